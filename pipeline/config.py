@@ -1,0 +1,160 @@
+"""The job file: frozen, validated once, unknown keys refused by their path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.errors import ConfigError
+
+Auto = Literal["auto"]
+Endpoint = Literal["/v1/chat/completions", "/v1/completions", "/v1/embeddings"]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class ModelConfig(_Section):
+    """Where the GGUF is. `id` is the name that rows may use beside "local"."""
+
+    path: str = Field(min_length=1)
+    sha256: str | None = Field(None, pattern=r"^[0-9a-fA-F]{64}$")
+    id: str | None = None
+
+
+class InputConfig(_Section):
+    """A Parquet or .jsonl file, a folder or a glob of them, on any fsspec URL."""
+
+    path: str = Field(min_length=1)
+
+
+class OutputConfig(_Section):
+    """A folder on any fsspec URL; `keep` names input columns to carry along."""
+
+    path: str = Field(min_length=1)
+    keep: tuple[str, ...] = ()
+
+
+class RequestConfig(_Section):
+    """How rows become requests: an endpoint for bare rows, defaults for every field, a template."""
+
+    endpoint: Endpoint | None = None
+    defaults: dict[str, Any] = {}
+    template: dict[str, Any] | None = None
+    truncate: bool = False
+
+
+class EngineConfig(_Section):
+    """The engine of each actor. "auto" fits the actor's CPU share or GPU."""
+
+    slots: Annotated[int, Field(ge=1, le=240)] | Auto = "auto"
+    context: Annotated[int, Field(ge=16)] | Auto = "auto"
+    batch: Annotated[int, Field(ge=32)] | Auto = "auto"
+    ubatch: Annotated[int, Field(ge=32)] | Auto = "auto"
+    threads: Count | Auto = "auto"
+    gpu_layers: Annotated[int, Field(ge=-1)] | Auto = "auto"
+    flash_attention: bool | Auto = "auto"
+    kv_type: Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"] = "f16"
+    reproducible: bool | Auto = "auto"
+
+
+class ClusterConfig(_Section):
+    """Actors and what each is pinned to; fractions of a GPU are allowed."""
+
+    actors: Count | Auto = "auto"
+    cpus_per_actor: Annotated[float, Field(gt=0)] | Auto = "auto"
+    gpus_per_actor: Annotated[float, Field(ge=0)] | Auto = "auto"
+
+
+class RetryConfig(_Section):
+    """max_attempts: how often a row may be tried. row_deadline: seconds a row may take in the engine."""
+
+    max_attempts: Count = 3
+    row_deadline: Annotated[float, Field(gt=0)] = 600.0
+
+
+class JobConfig(_Section):
+    """One job, complete."""
+
+    name: str = "nightherd"
+    model: ModelConfig
+    input: InputConfig
+    output: OutputConfig
+    request: RequestConfig = RequestConfig()
+    engine: EngineConfig = EngineConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    retry: RetryConfig = RetryConfig()
+
+
+def load_job(path: Path | None, settings: Iterable[tuple[str, Any]] = ()) -> JobConfig:
+    """The job of a YAML file, if any, with `settings` (dotted name, value) laid over it in order.
+
+    Raises ConfigError, which names each wrong key by its path.
+    """
+    tree = _read_yaml(path) if path else {}
+    for name, value in settings:
+        _lay(tree, name, value)
+    try:
+        return JobConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, path)) from None
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """`KEY=VALUE` of the command line; the value is read as YAML ("16", "[a, b]", "true")."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise ConfigError(f"--set {text!r}: expected KEY=VALUE, for example engine.slots=32")
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {name}: the value {value!r} is not YAML: {error}") from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the job file {path} can't be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the job file {path} is not YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"the job file {path} must be a mapping of keys such as model, input, output")
+    return tree
+
+
+def _lay(tree: dict[str, Any], name: str, value: Any) -> None:
+    *folders, leaf = name.split(".")
+    for folder in folders:
+        branch = tree.setdefault(folder, {})
+        if not isinstance(branch, dict):
+            raise ConfigError(f"{name}: {folder} is not a section of the job file")
+        tree = branch
+    tree[leaf] = value
+
+
+def _explain(error: ValidationError, path: Path | None) -> str:
+    where = f"job file {path}" if path else "command line"
+    lines = [f"{where}: {_location(e['loc'])}: {_reason(e)}" for e in error.errors()]
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _location(loc: tuple[int | str, ...]) -> str:
+    sections: Mapping[str, Any] = JobConfig.model_fields
+    # A union's branches ("int", "literal['auto']") follow the key: the path ends before them.
+    depth = 2 if loc and loc[0] in sections and sections[str(loc[0])].annotation is not str else 1
+    return ".".join(str(part) for part in loc[:depth])
+
+
+def _reason(error: Any) -> str:
+    if error["type"] == "extra_forbidden":
+        return "unknown key"
+    if error["type"] == "missing":
+        return "required, but absent"
+    return f"{error['msg'][0].lower()}{error['msg'][1:]} (got {error['input']!r})"
