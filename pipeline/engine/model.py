@@ -27,6 +27,7 @@ class Vocabulary(Protocol):
     @property
     def chat_template(self) -> str | None:
         """The GGUF's `tokenizer.chat_template` (Jinja), None where it has none."""
+
     @property
     def bos_text(self) -> str: ...
     @property
@@ -38,8 +39,10 @@ class Vocabulary(Protocol):
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """Token ids of `text`. add_special: BOS/EOS/CLS/SEP as the model wants them.
         parse_special: "<|im_start|>" in `text` becomes the control token, not its letters."""
+
     def piece(self, token: int) -> bytes:
         """The token's bytes; b"" for control tokens. It may end inside a UTF-8 character."""
+
     def is_eog(self, token: int) -> bool:
         """Whether `token` ends a generation."""
 
@@ -65,12 +68,15 @@ class GenerativeModel(Protocol):
     @property
     def cells(self) -> int:
         """Cells that all sequences together may hold (unified) or that one may hold (`split`)."""
+
     @property
     def split(self) -> bool:
         """True: each sequence has its own stream of `cells` cells; only whole streams are copied."""
+
     @property
     def context(self) -> int:
         """The most tokens that one row may hold, prompt and output together."""
+
     @property
     def max_sequences(self) -> int: ...
     @property
@@ -82,8 +88,10 @@ class GenerativeModel(Protocol):
 
         A view that dies at the next call and may be written to. Raises NoRoom (nothing was
         decoded) and WorkerError (the context is broken)."""
+
     def share(self, source: int, target: int, length: int) -> None:
         """`target` (empty) gets the first `length` cells of sequence `source`; free where unified."""
+
     def forget(self, sequence: int, start: int = 0) -> None:
         """Drops the cells of `sequence` from position `start` on."""
 
@@ -96,12 +104,15 @@ class EmbeddingModel(Protocol):
     @property
     def dimensions(self) -> int:
         """Length of a vector."""
+
     @property
     def context(self) -> int:
         """The most tokens of one input."""
+
     @property
     def batch_tokens(self) -> int:
         """The most tokens of one `embed` call, all inputs together."""
+
     @property
     def max_sequences(self) -> int:
         """The most inputs of one `embed` call."""

@@ -1,0 +1,251 @@
+"""llama.cpp behind the engine's protocols. With `llama_embedding.py` the only importer of llama_cpp."""
+
+from __future__ import annotations
+
+import ctypes
+from collections import deque
+from functools import cached_property
+from pathlib import Path
+
+import llama_cpp as lib
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.engine.model import Batch, NoRoom
+from pipeline.engine.settings import EngineSettings, ModelTraits
+from pipeline.errors import ModelError, WorkerError
+
+_WARNING = 3  # ggml_log_level: NONE 0, DEBUG 1, INFO 2, WARN 3, ERROR 4, CONT 5
+_complaints: deque[str] = deque(maxlen=6)
+
+
+@lib.llama_log_callback  # type: ignore[untyped-decorator, unused-ignore]
+def _keep_complaints(level: int, text: bytes, _: ctypes.c_void_p) -> None:
+    if level in (_WARNING, _WARNING + 1):
+        _complaints.append(text.decode("utf-8", "replace").strip())
+
+
+class LlamaVocabulary:
+    """`Vocabulary` of a loaded GGUF."""
+
+    def __init__(self, model: LlamaFile) -> None:
+        self._model = model  # the vocabulary lives inside the model
+        self._vocab = lib.llama_model_get_vocab(model.handle)
+        self.size: int = lib.llama_vocab_n_tokens(self._vocab)
+        self._pieces: dict[int, bytes] = {}
+
+    @cached_property
+    def chat_template(self) -> str | None:
+        return self._model.metadata("tokenizer.chat_template") or None
+
+    @cached_property
+    def bos_text(self) -> str:
+        return self._text(lib.llama_vocab_bos(self._vocab))
+
+    @cached_property
+    def eos_text(self) -> str:
+        return self._text(lib.llama_vocab_eos(self._vocab))
+
+    @cached_property
+    def control_texts(self) -> tuple[str, ...]:
+        special = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_USER_DEFINED
+        attributes = (lib.llama_vocab_get_attr(self._vocab, token) for token in range(self.size))
+        texts = (self._text(token) for token, attribute in enumerate(attributes) if attribute & special)
+        # Runs of blanks are "user defined" in some vocabularies: they are ordinary text.
+        return tuple(text for text in texts if text.strip())
+
+    @cached_property
+    def longest_piece(self) -> int:
+        """Bytes of the longest token: no text of n bytes has fewer than n / longest_piece tokens."""
+        return max(len(self.piece(token)) for token in range(self.size))
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        data = text.encode("utf-8")
+        room = len(data) + 8
+        while True:
+            buffer = (lib.llama_token * room)()
+            count = lib.llama_tokenize(self._vocab, data, len(data), buffer, room, add_special, parse_special)
+            if count >= 0:
+                return list(buffer[:count])
+            room = -count
+
+    def piece(self, token: int) -> bytes:
+        found = self._pieces.get(token)
+        if found is None:
+            found = self._pieces[token] = self._read_piece(token)
+        return found
+
+    def is_eog(self, token: int) -> bool:
+        return bool(lib.llama_vocab_is_eog(self._vocab, token))
+
+    def _read_piece(self, token: int) -> bytes:
+        room = 64
+        while True:
+            buffer = ctypes.create_string_buffer(room)
+            count = lib.llama_token_to_piece(self._vocab, token, buffer, room, 0, False)
+            if count >= 0:
+                return buffer.raw[:count]
+            room = -count
+
+    def _text(self, token: int) -> str:
+        if token < 0:
+            return ""
+        text = lib.llama_vocab_get_text(self._vocab, token)
+        return text.decode("utf-8", "replace") if text else ""
+
+
+class LlamaFile:
+    """A GGUF in memory: weights and vocabulary, no context yet."""
+
+    def __init__(self, path: Path, gpu_layers: int = 0) -> None:
+        """gpu_layers: layers on the GPU, -1 for all. Raises ModelError where llama.cpp can't load it."""
+        lib.llama_log_set(_keep_complaints, ctypes.c_void_p())
+        lib.llama_backend_init()
+        params = lib.llama_model_default_params()
+        params.n_gpu_layers = 999 if gpu_layers < 0 else gpu_layers
+        _complaints.clear()
+        self.path = path
+        self.handle = lib.llama_model_load_from_file(str(path).encode(), params)
+        if not self.handle:
+            raise ModelError(f"llama.cpp can't load {path}: {_last_complaints()}")
+
+    def __del__(self) -> None:
+        if getattr(self, "handle", None):
+            lib.llama_model_free(self.handle)
+
+    def metadata(self, key: str) -> str:
+        """The GGUF's value of `key` as text, "" where it has none."""
+        room = 1 << 8
+        while True:
+            buffer = ctypes.create_string_buffer(room)
+            length = lib.llama_model_meta_val_str(self.handle, key.encode(), buffer, room)
+            if length < room:
+                return buffer.value.decode("utf-8", "replace") if length >= 0 else ""
+            room = length + 1
+
+    @cached_property
+    def traits(self) -> ModelTraits:
+        heads = max(1, lib.llama_model_n_head(self.handle))
+        architecture = self.metadata("general.architecture")
+        width = int(
+            self.metadata(f"{architecture}.attention.key_length")
+            or lib.llama_model_n_embd(self.handle) // heads
+        )
+        return ModelTraits(
+            context=lib.llama_model_n_ctx_train(self.handle),
+            cell_values=2
+            * lib.llama_model_n_layer(self.handle)
+            * lib.llama_model_n_head_kv(self.handle)
+            * width,
+            has_encoder=bool(lib.llama_model_has_encoder(self.handle)),
+            is_recurrent=bool(
+                lib.llama_model_is_recurrent(self.handle) or lib.llama_model_is_hybrid(self.handle)
+            ),
+            has_window=lib.llama_model_n_swa(self.handle) > 0,
+            pooling=self.metadata(f"{architecture}.pooling_type"),
+        )
+
+
+class LlamaBatch:
+    """A `llama_batch` over arrays of our own, allocated once."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._tokens = np.zeros(size, np.int32)
+        self._positions = np.zeros(size, np.int32)
+        self._sequences = np.zeros(size, np.int32)
+        self._counts = np.ones(size, np.int32)
+        self._wants = np.zeros(size, np.int8)
+        base, step = self._sequences.ctypes.data, self._sequences.itemsize
+        self._addresses = np.arange(base, base + size * step, step, dtype=np.uintp)
+        self.struct = lib.llama_batch()
+        self.struct.embd = None
+        for name, array in (
+            ("token", self._tokens),
+            ("pos", self._positions),
+            ("n_seq_id", self._counts),
+            ("seq_id", self._addresses),
+            ("logits", self._wants),
+        ):
+            kind = dict(lib.llama_batch._fields_)[name]
+            setattr(self.struct, name, ctypes.cast(array.ctypes.data, kind))
+
+    def fill(self, batch: Batch) -> None:
+        count = len(batch)
+        if not 0 < count <= self.size:
+            raise WorkerError(f"a batch of {count} tokens, but 1 to {self.size} are allowed")
+        self._tokens[:count] = batch.tokens
+        self._positions[:count] = batch.positions
+        self._sequences[:count] = batch.sequence_ids
+        self._wants[:count] = batch.wants_logits
+        self.struct.n_tokens = count
+
+
+def new_context(file: LlamaFile, settings: EngineSettings, *, embedding: bool = False) -> lib.llama_context_p:
+    """A llama.cpp context as `settings` say. Raises ModelError where it doesn't fit."""
+    params = lib.llama_context_default_params()
+    params.n_ctx = settings.cells * (settings.sequences if settings.split else 1)
+    params.n_batch = settings.batch
+    params.n_ubatch = settings.ubatch
+    params.n_seq_max = settings.sequences
+    params.n_outputs_max = settings.batch if embedding else settings.sequences
+    params.kv_unified = not settings.split
+    params.n_threads = params.n_threads_batch = settings.threads
+    params.embeddings = embedding
+    params.flash_attn_type = {True: 1, False: 0, "auto": -1}[settings.flash_attention]
+    params.type_k = params.type_v = getattr(lib, f"GGML_TYPE_{settings.kv_type.upper()}")
+    params.no_perf = True
+    _complaints.clear()
+    context = lib.llama_init_from_model(file.handle, params)
+    if not context:
+        raise ModelError(
+            f"llama.cpp can't make a context of {params.n_ctx} cells for {file.path}: {_last_complaints()}; "
+            "try a smaller engine.context or engine.slots"
+        )
+    return context
+
+
+class LlamaGenerativeModel:
+    """`GenerativeModel` over `llama_decode`."""
+
+    def __init__(self, file: LlamaFile, settings: EngineSettings) -> None:
+        self._file = file
+        self._context = new_context(file, settings)
+        self._memory = lib.llama_get_memory(self._context)
+        self._batch = LlamaBatch(settings.batch)
+        self.vocabulary = LlamaVocabulary(file)
+        self.cells = settings.cells
+        self.split = settings.split
+        self.context = settings.context
+        self.max_sequences = settings.sequences
+        self.batch_size = settings.batch
+
+    def __del__(self) -> None:
+        if getattr(self, "_context", None):
+            lib.llama_free(self._context)
+
+    def decode(self, batch: Batch) -> NDArray[np.float32]:
+        self._batch.fill(batch)
+        status = lib.llama_decode(self._context, self._batch.struct)
+        if status == 1:
+            raise NoRoom(f"no room for {len(batch)} tokens")
+        if status != 0:
+            raise WorkerError(f"llama_decode returned {status}: {_last_complaints()}")
+        outputs = sum(batch.wants_logits)
+        if not outputs:
+            return np.empty((0, self.vocabulary.size), np.float32)
+        pointer = lib.llama_get_logits(self._context)
+        return np.ctypeslib.as_array(pointer, (outputs, self.vocabulary.size))
+
+    def share(self, source: int, target: int, length: int) -> None:
+        # Split streams can only be copied whole (a partial copy aborts the process), then cut.
+        lib.llama_memory_seq_cp(
+            self._memory, source, target, -1 if self.split else 0, -1 if self.split else length
+        )
+
+    def forget(self, sequence: int, start: int = 0) -> None:
+        lib.llama_memory_seq_rm(self._memory, sequence, start, -1)
+
+
+def _last_complaints() -> str:
+    return "; ".join(_complaints) or "it gave no reason"

@@ -1,0 +1,101 @@
+"""From the job's engine section to numbers that fit the machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.config import Auto, EngineConfig
+from pipeline.errors import ConfigError
+
+PREFIX_HOLDERS = 4
+_BITS = {"f32": 32, "f16": 16, "bf16": 16, "q8_0": 8.5, "q5_1": 6, "q5_0": 5.5, "q4_1": 5, "q4_0": 4.5}
+_CONTEXT_DEFAULT = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTraits:
+    """What a GGUF says of itself. cell_values: numbers that one token holds in the KV cache."""
+
+    context: int
+    cell_values: int
+    has_encoder: bool
+    is_recurrent: bool
+    has_window: bool
+    pooling: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """An actor's engine in numbers. sequences: slots and the holders of shared prefixes.
+
+    cells: of each sequence where `split`, else of all together. context: tokens of one row.
+    """
+
+    slots: int
+    sequences: int
+    context: int
+    cells: int
+    batch: int
+    ubatch: int
+    threads: int
+    gpu_layers: int
+    flash_attention: bool | Auto
+    kv_type: str
+    split: bool
+
+    @property
+    def reproducible(self) -> bool:
+        return self.split
+
+
+def fit(
+    config: EngineConfig, traits: ModelTraits, *, threads: int, on_gpu: bool, memory: int
+) -> EngineSettings:
+    """The settings for one actor with `threads` CPUs and `memory` bytes to itself.
+
+    Raises ConfigError where the job asks for what can't be had.
+    """
+    reproducible = _reproducible(config, traits, on_gpu)
+    slots = (64 if on_gpu else 16) if config.slots == "auto" else config.slots
+    context = _context(config, traits)
+    cell_bytes = max(1.0, traits.cell_values * _BITS[config.kv_type] / 8)
+    affordable = int(memory / 3 / cell_bytes)
+    if config.slots == "auto":
+        slots = max(1, min(slots, affordable // context - PREFIX_HOLDERS))
+    sequences = slots + PREFIX_HOLDERS
+    batch = 2048 if config.batch == "auto" else config.batch
+    ubatch = min(batch, 512 if config.ubatch == "auto" else config.ubatch)
+    return EngineSettings(
+        slots=slots,
+        sequences=sequences,
+        context=context,
+        cells=context if reproducible else max(context, min(sequences * context, affordable)),
+        batch=batch,
+        ubatch=ubatch,
+        threads=threads if config.threads == "auto" else config.threads,
+        gpu_layers=(-1 if on_gpu else 0) if config.gpu_layers == "auto" else config.gpu_layers,
+        flash_attention=config.flash_attention,
+        kv_type=config.kv_type,
+        split=reproducible,
+    )
+
+
+def _context(config: EngineConfig, traits: ModelTraits) -> int:
+    if config.context == "auto":
+        return min(traits.context, _CONTEXT_DEFAULT)
+    if config.context > traits.context:
+        raise ConfigError(
+            f"engine.context: {config.context}, but the model was trained for at most {traits.context} tokens"
+        )
+    return config.context
+
+
+def _reproducible(config: EngineConfig, traits: ModelTraits, on_gpu: bool) -> bool:
+    reason = None
+    if on_gpu:
+        reason = "it holds on the CPU only"
+    elif traits.is_recurrent or traits.has_window:
+        reason = "it does not hold for recurrent or sliding-window models"
+    if config.reproducible is True and reason:
+        raise ConfigError(f"engine.reproducible: true can't be promised here: {reason}")
+    return config.reproducible is not False and reason is None

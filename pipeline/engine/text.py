@@ -1,0 +1,45 @@
+"""From tokens to text: characters that span tokens, stop strings that span tokens."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable
+
+
+class TextStream:
+    """The text of one generation, as its tokens come.
+
+    piece: the bytes of a token. stops: strings that end the text and are no part of it.
+    """
+
+    def __init__(self, piece: Callable[[int], bytes], stops: tuple[str, ...] = ()) -> None:
+        self._piece = piece
+        self._stops = stops
+        self._longest = max(map(len, stops), default=0)
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._parts: list[str] = []
+        # The end of the text in which a stop string could still begin.
+        self._tail = ""
+
+    def push(self, token: int) -> bool:
+        """Takes the next token. True: a stop string is complete, and the text ends before it."""
+        return self._append(self._decoder.decode(self._piece(token)))
+
+    def finish(self) -> str:
+        """The whole text. Bytes of a character that never became whole become U+FFFD."""
+        self._append(self._decoder.decode(b"", final=True))
+        return "".join([*self._parts, self._tail])
+
+    def _append(self, text: str) -> bool:
+        if not self._stops:
+            self._parts.append(text)
+            return False
+        self._tail += text
+        found = [at for stop in self._stops if (at := self._tail.find(stop)) >= 0]
+        if found:
+            self._tail, self._stops = self._tail[: min(found)], ()
+            return True
+        safe = max(0, len(self._tail) - self._longest + 1)
+        self._parts.append(self._tail[:safe])
+        self._tail = self._tail[safe:]
+        return False
