@@ -6,6 +6,7 @@ import ctypes
 from collections import deque
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import llama_cpp as lib
 import numpy as np
@@ -158,8 +159,8 @@ class LlamaBatch:
         self._wants = np.zeros(size, np.int8)
         base, step = self._sequences.ctypes.data, self._sequences.itemsize
         self._addresses = np.arange(base, base + size * step, step, dtype=np.uintp)
-        self.struct = lib.llama_batch()
-        self.struct.embd = None
+        self.struct: Any = lib.llama_batch()
+        kinds: dict[str, Any] = dict(lib.llama_batch._fields_)  # type: ignore[arg-type]
         for name, array in (
             ("token", self._tokens),
             ("pos", self._positions),
@@ -167,8 +168,7 @@ class LlamaBatch:
             ("seq_id", self._addresses),
             ("logits", self._wants),
         ):
-            kind = dict(lib.llama_batch._fields_)[name]
-            setattr(self.struct, name, ctypes.cast(array.ctypes.data, kind))
+            setattr(self.struct, name, ctypes.cast(array.ctypes.data, kinds[name]))
 
     def fill(self, batch: Batch) -> None:
         count = len(batch)
@@ -181,7 +181,7 @@ class LlamaBatch:
         self.struct.n_tokens = count
 
 
-def new_context(file: LlamaFile, settings: EngineSettings, *, embedding: bool = False) -> lib.llama_context_p:
+def new_context(file: LlamaFile, settings: EngineSettings, *, embedding: bool = False) -> Any:
     """A llama.cpp context as `settings` say. Raises ModelError where it doesn't fit."""
     params = lib.llama_context_default_params()
     params.n_ctx = settings.cells * (settings.sequences if settings.split else 1)

@@ -85,7 +85,8 @@ class Sampler:
 def _softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Probabilities of `values`, which are in falling order."""
     weights: NDArray[np.float64] = np.exp(values - values[0])
-    return weights / weights.sum()
+    weights /= weights.sum()
+    return weights
 
 
 def _largest(logits: NDArray[np.float32], count: int) -> NDArray[np.int64]:

@@ -16,7 +16,7 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What a sequence became. `tokens` are all sampled tokens but the end-of-generation token."""
+    """What a sequence became. `tokens` are all sampled tokens, the end-of-generation token too."""
 
     text: str
     tokens: tuple[int, ...]
@@ -86,6 +86,14 @@ class Sequence:
             return self.tokens[start - len(self.prompt) : stop - len(self.prompt)]
         return self.prompt[start:stop] + self.tokens[: max(0, stop - len(self.prompt))]
 
-    def rewind(self) -> None:
-        """Back to waiting, with nothing in the cache; what was generated stays generated."""
+    def rewind(self, *, restart: bool) -> None:
+        """Back to waiting, with nothing in the cache.
+
+        What was generated stays generated, unless `restart`: decoding it again as a prompt
+        gives other rounding errors than the steps that generated it.
+        """
         self.state, self.slot, self.filled = State.WAITING, -1, 0
+        if restart:
+            self.tokens = []
+            self.stream = self.stream.restart()
+            self.sampler = Sampler(self.params, self.prompt)

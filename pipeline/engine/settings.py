@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pipeline.config import Auto, EngineConfig
 from pipeline.errors import ConfigError
 
-PREFIX_HOLDERS = 4
+# Sequence ids beside the slots: one for a dummy, the others hold shared prefixes.
+EXTRA_SEQUENCES = 5
 _BITS = {"f32": 32, "f16": 16, "bf16": 16, "q8_0": 8.5, "q5_1": 6, "q5_0": 5.5, "q4_1": 5, "q4_0": 4.5}
 _CONTEXT_DEFAULT = 4096
 
@@ -61,8 +62,8 @@ def fit(
     cell_bytes = max(1.0, traits.cell_values * _BITS[config.kv_type] / 8)
     affordable = int(memory / 3 / cell_bytes)
     if config.slots == "auto":
-        slots = max(1, min(slots, affordable // context - PREFIX_HOLDERS))
-    sequences = slots + PREFIX_HOLDERS
+        slots = max(1, min(slots, affordable // context - EXTRA_SEQUENCES))
+    sequences = slots + EXTRA_SEQUENCES
     batch = 2048 if config.batch == "auto" else config.batch
     ubatch = min(batch, 512 if config.ubatch == "auto" else config.ubatch)
     return EngineSettings(

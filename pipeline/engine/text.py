@@ -14,12 +14,16 @@ class TextStream:
 
     def __init__(self, piece: Callable[[int], bytes], stops: tuple[str, ...] = ()) -> None:
         self._piece = piece
-        self._stops = stops
+        self._all_stops = self._stops = stops
         self._longest = max(map(len, stops), default=0)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._parts: list[str] = []
         # The end of the text in which a stop string could still begin.
         self._tail = ""
+
+    def restart(self) -> TextStream:
+        """A stream like this one was before its first token."""
+        return TextStream(self._piece, self._all_stops)
 
     def push(self, token: int) -> bool:
         """Takes the next token. True: a stop string is complete, and the text ends before it."""

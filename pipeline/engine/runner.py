@@ -1,0 +1,84 @@
+"""The engine's own thread: callers hand in sequences and wait, while others prepare theirs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from pipeline.engine.engine import Engine
+from pipeline.engine.sequence import Outcome, Sequence
+from pipeline.errors import RowError, WorkerError
+
+# The sequence is made with the function that must be told what became of it.
+NewSequence = Callable[[Callable[[Outcome], None]], Sequence]
+
+
+class Runner:
+    """Steps an engine while it has rows. Several threads may `run` at once; they share its batch."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._wake = threading.Condition()
+        self._failure: BaseException | None = None
+        self._closed = False
+        self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
+        self._thread.start()
+
+    def run(self, sequences: list[NewSequence]) -> list[Outcome]:
+        """What became of each sequence, in order. Raises WorkerError when the engine breaks."""
+        call = _Call(len(sequences))
+        for at, new in enumerate(sequences):
+            try:
+                self.engine.submit(new(lambda outcome, at=at: call.set(at, outcome)))  # type: ignore[misc]
+            except RowError as error:
+                call.set(at, error)
+        with self._wake:
+            self._wake.notify_all()
+        while not call.done.wait(0.5):
+            if self._failure or self._closed:
+                raise WorkerError(f"the engine stopped: {self._failure or 'closed'}") from self._failure
+        return call.outcomes
+
+    def close(self) -> None:
+        """Ends the thread after its current step."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify_all()
+        self._thread.join()
+
+    def _loop(self) -> None:
+        try:
+            while self._await_rows():
+                self.engine.step()
+        except BaseException as failure:
+            # Whatever it was, the engine's state can't be trusted any more: callers are told.
+            self._failure = failure
+
+    def _await_rows(self) -> bool:
+        if not self.engine.busy:
+            with self._wake:
+                self._wake.wait_for(lambda: self._closed or self.engine.busy)
+        return not self._closed
+
+
+class _Call:
+    """The outcomes of one `run`, and an event for the last of them."""
+
+    def __init__(self, count: int) -> None:
+        self._outcomes: list[Outcome | None] = [None] * count
+        self._missing = count
+        self.done = threading.Event()
+        if not count:
+            self.done.set()
+
+    def set(self, at: int, outcome: Outcome) -> None:
+        if self._outcomes[at] is not None:
+            raise WorkerError(f"row {at} of a call was answered twice")
+        self._outcomes[at] = outcome
+        self._missing -= 1
+        if not self._missing:
+            self.done.set()
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        return [outcome for outcome in self._outcomes if outcome is not None]
