@@ -1,0 +1,149 @@
+"""The command line: run, status, verify. Exit status 0 done, 1 not completed, 2 wrong usage."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline import __version__
+from pipeline.errors import ConfigError, JobError
+
+app = typer.Typer(
+    name="nightherd",
+    help="Run GGUF models over Parquet, overnight, on Ray. Every input row gets exactly one output row.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_RUN_HELP = """Run a job, or resume it: the same command again does only what is missing.
+
+\b
+Examples:
+  nightherd run job.yaml
+  nightherd run job.yaml --set engine.slots=32 --set request.defaults.max_tokens=64
+  nightherd run --model hf://org/repo/model.gguf --input data/ --output out/
+
+IN is a Parquet file, a folder or a glob of them, or a .jsonl file in OpenAI's batch format, on any
+fsspec URL (s3://, gs://, https:// ...). A row is a request by its columns: `messages` (a chat),
+`prompt` (a completion), `input` (an embedding), or `custom_id`, `method`, `url`, `body` (a batch
+line). OUT/responses/ gets the answers: the same rows, in the same order, in OpenAI's shape. A bad
+row gets an error in its `error` column and never stops the job.
+
+\b
+Exit status: 0 every row has its output row, 1 the job could not be completed, 2 wrong usage.
+"""
+
+_JobFile = Annotated[Path | None, typer.Argument(metavar="JOB.yaml", help="The job file.")]
+_Output = Annotated[str, typer.Argument(metavar="OUT", help="The job's output folder, or its URL.")]
+_Model = Annotated[
+    str | None,
+    typer.Option(metavar="M", help="A GGUF: a path, a URL, hf://org/repo/file.gguf or package://name/file."),
+]
+_Input = Annotated[str | None, typer.Option(metavar="IN", help="The input file, folder or glob.")]
+_Into = Annotated[str | None, typer.Option(metavar="OUT", help="The output folder.")]
+_Actors = Annotated[int | None, typer.Option(metavar="N", help="Workers; by default as many as fit.")]
+_Slots = Annotated[int | None, typer.Option(metavar="N", help="Rows that a worker decodes at once.")]
+_Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Any key of the job file by its dotted name; repeatable."
+    ),
+]
+_Version = Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)]
+
+
+@app.callback(invoke_without_command=True)
+def _nightherd(version: _Version = False) -> None:
+    if version:
+        typer.echo(f"nightherd {__version__}")
+        raise typer.Exit
+
+
+@app.command(help=_RUN_HELP, short_help="Run a job, or resume it.")
+def run(
+    job_file: _JobFile = None,
+    model: _Model = None,
+    input: _Input = None,
+    output: _Into = None,
+    actors: _Actors = None,
+    slots: _Slots = None,
+    set: _Set = None,
+) -> None:
+    flags = {
+        "model.path": model,
+        "input.path": input,
+        "output.path": output,
+        "cluster.actors": actors,
+        "engine.slots": slots,
+    }
+    with _one_message():
+        from pipeline.config import load_job, parse_setting
+
+        settings = [parse_setting(text) for text in set or []]
+        settings += [(name, value) for name, value in flags.items() if value is not None]
+        _require(job_file, settings)
+        job = load_job(job_file, settings)
+        from pipeline.driver import run_job
+
+        run_job(job)
+
+
+def _require(job_file: Path | None, settings: list[tuple[str, Any]]) -> None:
+    """Says in the command line's own words what is missing where there is no job file."""
+    names = {name for name, _ in settings}
+    missing = [flag for flag in ("model", "input", "output") if f"{flag}.path" not in names]
+    if missing and job_file is None:
+        flags = ", ".join(f"--{flag}" for flag in missing)
+        raise ConfigError(f"missing {flags}: give a job file, or all of --model, --input and --output")
+
+
+@app.command(short_help="Progress and totals of a job.")
+def status(output: _Output) -> None:
+    """Show the progress and totals of a running, stopped or finished job."""
+    with _one_message():
+        from pipeline.status import status as read_status
+
+        typer.echo(str(read_status(output)))
+
+
+@app.command(short_help="Prove that a finished job is complete.")
+def verify(
+    output: _Output,
+    deep: Annotated[bool, typer.Option("--deep", help="Compare with every row of the input too.")] = False,
+) -> None:
+    """Prove that every input row has exactly one output row and that all totals agree."""
+    with _one_message():
+        from pipeline.verify import verify as recount
+
+        report = recount(output, deep=deep)
+        for problem in report.problems:
+            typer.echo(problem, err=True)
+        if report.problems:
+            raise JobError(f"{output}: {len(report.problems)} problem(s) found")
+        typer.echo(f"{output}: every input row has exactly one output row, and all totals agree")
+        typer.echo(str(report.totals))
+
+
+@contextmanager
+def _one_message() -> Iterator[None]:
+    """Turns a JobError into its message on stderr and its exit status."""
+    try:
+        yield
+    except JobError as error:
+        print(f"nightherd: {error}", file=sys.stderr)
+        raise typer.Exit(error.exit_status) from None
+    except KeyboardInterrupt:
+        print("nightherd: interrupted", file=sys.stderr)
+        raise typer.Exit(JobError.exit_status) from None
+
+
+if __name__ == "__main__":
+    app()
