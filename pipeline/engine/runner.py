@@ -67,17 +67,19 @@ class _Call:
     def __init__(self, count: int) -> None:
         self._outcomes: list[Outcome | None] = [None] * count
         self._missing = count
+        self._lock = threading.Lock()  # refused rows are set by the caller, others by the engine
         self.done = threading.Event()
         if not count:
             self.done.set()
 
     def set(self, at: int, outcome: Outcome) -> None:
-        if self._outcomes[at] is not None:
-            raise WorkerError(f"row {at} of a call was answered twice")
-        self._outcomes[at] = outcome
-        self._missing -= 1
-        if not self._missing:
-            self.done.set()
+        with self._lock:
+            if self._outcomes[at] is not None:
+                raise WorkerError(f"row {at} of a call was answered twice")
+            self._outcomes[at] = outcome
+            self._missing -= 1
+            if not self._missing:
+                self.done.set()
 
     @property
     def outcomes(self) -> list[Outcome]:

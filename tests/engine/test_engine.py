@@ -1,0 +1,200 @@
+"""The engine on the fake model, whose next token depends on every cell of the sequence:
+any mix of rows, slots, cells and failures gives each row the text it gets alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.engine.engine import Engine
+from pipeline.engine.fake import FakeModel, FakeVocabulary, next_logits
+from pipeline.engine.model import Batch, NoRoom
+from pipeline.engine.sampling import Sampler, SamplingParams
+from pipeline.engine.sequence import Generation, Outcome, Sequence
+from pipeline.engine.text import TextStream
+from pipeline.errors import RowError, WorkerError
+
+VOCABULARY = FakeVocabulary()
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A request: shared beginning, own text, and how to go on."""
+
+    beginning: bytes
+    text: bytes
+    max_tokens: int
+    temperature: float
+    stops: tuple[str, ...] = ()
+
+    @property
+    def params(self) -> SamplingParams:
+        return SamplingParams(temperature=self.temperature, seed=len(self.text))
+
+
+asks = st.builds(
+    Ask,
+    beginning=st.sampled_from([b"", b"s" * 40, b"t" * 50]),
+    text=st.binary(min_size=1, max_size=60),
+    max_tokens=st.integers(1, 20),
+    temperature=st.sampled_from([0.0, 1.0]),
+    stops=st.sampled_from([(), ("e",), ("ab", "q")]),
+)
+
+
+def alone(ask: Ask, context: int = 256) -> tuple[str, str, int]:
+    """What a plain loop over one sequence gives: text, finish reason, tokens."""
+    tokens = list(ask.beginning + ask.text)
+    sampler, stream = Sampler(ask.params, tokens), TextStream(VOCABULARY.piece, ask.stops)
+    for count in range(1, min(ask.max_tokens, context - len(tokens)) + 1):
+        token = sampler.sample(next_logits(tokens))
+        if VOCABULARY.is_eog(token) or stream.push(token):
+            return stream.finish(), "stop", count
+        tokens.append(token)
+    return stream.finish(), "length", count
+
+
+def submit(engine: Engine, ask: Ask, outcomes: dict[int, Outcome], at: int, seconds: float = 1e9) -> None:
+    def finish(outcome: Outcome) -> None:
+        assert at not in outcomes, "a row left twice"
+        outcomes[at] = outcome
+
+    stream = TextStream(VOCABULARY.piece, ask.stops)
+    prompt = list(ask.beginning + ask.text)
+    engine.submit(
+        Sequence(prompt, ask.max_tokens, ask.params, stream, finish, len(ask.beginning), seconds=seconds)
+    )
+
+
+def run(model: FakeModel, slots: int, rows: list[Ask]) -> dict[int, Outcome]:
+    engine, outcomes = Engine(model, slots=slots, step_tokens=32), {}
+    for at, ask in enumerate(rows):
+        submit(engine, ask, outcomes, at)
+    for _ in range(20_000):
+        if not engine.busy:
+            return outcomes
+        engine.step()
+    raise AssertionError("the engine does not come to an end")
+
+
+def summary(outcome: Outcome) -> tuple[str, str, int]:
+    assert isinstance(outcome, Generation)
+    return outcome.text, outcome.finish_reason, outcome.completion_tokens
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    rows=st.lists(asks, max_size=12),
+    slots=st.integers(1, 8),
+    cells=st.integers(256, 900),
+    batch=st.integers(9, 64),
+    split=st.booleans(),
+    refused=st.sets(st.integers(1, 200)),
+)
+def test_every_row_gets_the_text_that_it_gets_alone(rows, slots, cells, batch, split, refused):
+    model = FakeModel(cells=cells, split=split, max_sequences=slots + 5, batch_size=batch)
+    running_alone = {1} if split else set()
+
+    def fails(_: Batch) -> None:
+        if model.calls in refused - running_alone and len(engine_rows) > 1:
+            raise NoRoom("asked to refuse")
+
+    engine_rows = rows
+    if not split and slots > 1:
+        model.fails = lambda b: fails(b) if len(set(b.sequence_ids)) > 1 or len(b) > 1 else None
+    outcomes = run(model, slots, rows)
+    assert sorted(outcomes) == list(range(len(rows)))
+    assert [summary(outcomes[at]) for at in range(len(rows))] == [alone(ask) for ask in rows]
+
+
+@settings(deadline=None, max_examples=60)
+@given(rows=st.lists(asks, min_size=2, max_size=10), slots=st.integers(2, 6), split=st.booleans())
+def test_preempted_rows_come_back_with_the_same_text(rows, slots, split):
+    model = FakeModel(cells=900, split=split, max_sequences=slots + 5)
+    engine, outcomes = Engine(model, slots=slots, step_tokens=32), {}
+    for at, ask in enumerate(rows):
+        submit(engine, ask, outcomes, at)
+    steps = 0
+    while engine.busy:
+        engine.step()
+        steps += 1
+        if steps % 5 == 0 and steps < 100:
+            engine._scheduler.preempt()
+    assert [summary(outcomes[at]) for at in range(len(rows))] == [alone(ask) for ask in rows]
+
+
+@settings(deadline=None, max_examples=60)
+@given(rows=st.lists(asks, min_size=1, max_size=12), seed=st.randoms(use_true_random=False))
+def test_usage_is_the_same_for_every_schedule_where_streams_are_split(rows, seed):
+    def usage(slots: int, order: list[int]) -> dict[int, tuple[int, int, int]]:
+        model = FakeModel(split=True, max_sequences=slots + 5)
+        outcomes = run(model, slots, [rows[at] for at in order])
+        return {
+            order[at]: (o.prompt_tokens, o.completion_tokens, o.cached_tokens)
+            for at, o in outcomes.items()
+            if isinstance(o, Generation)
+        }
+
+    order = list(range(len(rows)))
+    first = usage(1, order)
+    seed.shuffle(order)
+    assert usage(5, order) == first
+    assert all(cached == len(rows[at].beginning) for at, (_, _, cached) in first.items())
+
+
+def test_a_shared_beginning_is_decoded_once():
+    model = FakeModel(cells=4096, max_sequences=21)
+    decoded = []
+    model.fails = lambda batch: decoded.extend(batch.tokens)
+    rows = [Ask(b"s" * 100, bytes([65 + at]), 3, 0.0) for at in range(20)]
+    outcomes = run(model, 16, rows)
+    assert decoded.count(ord("s")) - sum(o.text[:-1].count("s") for o in outcomes.values()) == 100
+    assert sorted(o.cached_tokens for o in outcomes.values()) == [0] + [100] * 19
+
+
+def test_cells_of_finished_rows_are_given_back():
+    model = FakeModel(cells=300, max_sequences=9)
+    run(model, 4, [Ask(b"", bytes([40 + at]) * 50, 20, 0.0) for at in range(20)])
+    assert model.used <= 4 * 70
+
+
+def test_a_prompt_that_fills_the_context_is_refused_and_one_below_is_answered():
+    model = FakeModel(context=64, max_sequences=9)
+    engine, outcomes = Engine(model, slots=4), {}
+    with pytest.raises(RowError, match="63 tokens of prompt") as refused:
+        submit(engine, Ask(b"", b"x" * 64, 5, 0.0), outcomes, 0)
+    assert refused.value.code == "context_length_exceeded"
+    fitting = Ask(b"", b"x" * 63, 5, 0.0)
+    submit(engine, fitting, outcomes, 1)
+    while engine.busy:
+        engine.step()
+    assert summary(outcomes[1]) == alone(fitting, context=64)
+    assert outcomes[1].completion_tokens == 1
+
+
+def test_a_row_past_its_deadline_is_an_error_and_its_neighbour_an_answer():
+    now = [0.0]
+    model = FakeModel(max_sequences=9)
+    engine, outcomes = Engine(model, slots=4, clock=lambda: now[0]), {}
+    submit(engine, Ask(b"", b"slow", 200, 1.0), outcomes, 0, seconds=5)
+    neighbour = Ask(b"", b"fast", 20, 0.0)
+    submit(engine, neighbour, outcomes, 1)
+    while engine.busy:
+        engine.step()
+        now[0] += 1
+    assert isinstance(outcomes[0], RowError)
+    assert outcomes[0].code == "deadline_exceeded"
+    assert summary(outcomes[1]) == alone(neighbour)
+
+
+def test_a_single_row_without_room_is_a_broken_engine_not_an_endless_loop():
+    def refuse(_: Batch) -> None:
+        raise NoRoom("never")
+
+    engine, outcomes = Engine(FakeModel(fails=refuse), slots=2), {}
+    submit(engine, Ask(b"", b"x", 5, 0.0), outcomes, 0)
+    with pytest.raises(WorkerError, match="no room for a single row"):
+        engine.step()
