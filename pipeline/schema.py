@@ -123,13 +123,14 @@ _UNSERVED: Mapping[str, tuple[Any, ...]] = {
     "verbosity": (),
     "web_search_options": (),
 }
-_OTHER_NAMES = {"max_completion_tokens": "max_tokens"}
+OTHER_NAMES: Mapping[str, str] = {"max_completion_tokens": "max_tokens"}
+"""Fields with two names, the older one last."""
 
 
 def fields_of(endpoint: Endpoint) -> frozenset[str]:
     """The names that a request to `endpoint` may bear, other names of a field included."""
     names = frozenset(REQUESTS[endpoint].model_fields)
-    return names | {other for other, name in _OTHER_NAMES.items() if name in names}
+    return names | {other for other, name in OTHER_NAMES.items() if name in names}
 
 
 SERVED_FIELDS: frozenset[str] = frozenset().union(*map(fields_of, REQUESTS))
@@ -145,12 +146,12 @@ def parse_request(endpoint: Endpoint, body: Mapping[str, Any]) -> Request:
     """
     fields = plain(dict(body))
     _refuse_unserved(endpoint, fields)
-    for other, name in _OTHER_NAMES.items():
+    for other, name in OTHER_NAMES.items():
         if other in fields and fields.get(name, fields[other]) != fields[other]:
             raise RowError("invalid_request", f"{name} and {other} are the same field, but differ", other)
-    renamed = {name: other for other, name in _OTHER_NAMES.items() if other in fields}
+    renamed = {name: other for other, name in OTHER_NAMES.items() if other in fields}
     try:
-        served = {_OTHER_NAMES.get(k, k): v for k, v in fields.items() if k not in _UNSERVED}
+        served = {OTHER_NAMES.get(k, k): v for k, v in fields.items() if k not in _UNSERVED}
         return REQUESTS[endpoint].model_validate(served)
     except ValidationError as error:
         raise _row_error(error.errors(include_url=False)[0], renamed) from None
