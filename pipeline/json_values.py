@@ -28,7 +28,7 @@ def read_json(text: str | bytes, param: str | None) -> Any:
     """
     name = param or "the line"
     try:
-        return json.loads(_decode(text, name), parse_constant=_refuse_constant)
+        return json.loads(_decode(text, param or ""), parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno} column {error.colno} (character {error.pos})"
         raise RowError("invalid_request", f"{name} is not JSON: {error.msg} at {place}", param) from None

@@ -35,7 +35,9 @@ class Row:
 
 
 def records(table: pa.Table, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """The rows as dicts of Python values. A value that Arrow can't read (text that isn't UTF-8) is a RowError."""
+    """The rows as dicts of Python values; a value that can't be read (text not UTF-8 ...) is a RowError."""
+    if not columns:
+        return [{} for _ in range(table.num_rows)]
     values = [_values(table.column(name), name) for name in columns]
     return [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
 
@@ -166,7 +168,7 @@ class RowReader:
         if not self._is_batch and not set(asked) & set(columns):
             raise InputError(
                 f"{self._shard}: its columns ({', '.join(columns) or 'none'}) make no request; needed: "
-                f"{' or '.join(asked)}; or body and url, as in a batch line; or a request.template in the job file"
+                f"{' or '.join(asked)}; or body and url, as in a batch line; or request.template in the job file"
             )
 
     def _looks_like_batch(self, columns: Sequence[str] | Record) -> bool:
