@@ -168,7 +168,7 @@ class RowReader:
         if not self._is_batch and not set(asked) & set(columns):
             raise InputError(
                 f"{self._shard}: its columns ({', '.join(columns) or 'none'}) make no request; needed: "
-                f"{' or '.join(asked)}; or body and url, as in a batch line; or request.template in the job file"
+                f"{' or '.join(asked)}; or body and url, as in a batch line; or request.template"
             )
 
     def _looks_like_batch(self, columns: Sequence[str] | Record) -> bool:

@@ -1,0 +1,137 @@
+"""Output rows are OpenAI's responses: OpenAI's own types are the referee, before and after Parquet."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openai.types import Completion, CreateEmbeddingResponse
+from openai.types.chat import ChatCompletion
+from openai.types.shared import ErrorObject
+
+from pipeline.answers import Answers, Embeddings, response_schema, tally, to_openai
+from pipeline.engine.sequence import FinishReason, Generation
+from pipeline.errors import ConfigError, RowError
+from pipeline.rows import Row
+from pipeline.schema import parse_request
+
+NOTHING = pa.schema([])
+CHAT = parse_request("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}]})
+COMPLETION = parse_request("/v1/completions", {"prompt": "Hi"})
+generate = Answers("m", "fingerprint", NOTHING)
+embed = Answers("m", "fingerprint", NOTHING, "embed")
+
+generations = st.builds(
+    Generation,
+    text=st.text(max_size=20),
+    tokens=st.lists(st.integers(0, 99), min_size=1, max_size=5).map(tuple),
+    finish_reason=st.sampled_from(FinishReason.__args__),
+    prompt_tokens=st.integers(1, 500),
+    cached_tokens=st.integers(0, 500),
+)
+
+
+def through_parquet(answers: Answers, *rows: dict[str, Any]) -> list[dict[str, Any]]:
+    sink = pa.BufferOutputStream()
+    pq.write_table(answers.table(rows, pa.table({"_": [0] * len(rows)})), sink)
+    return pq.read_table(pa.BufferReader(sink.getvalue())).to_pylist()
+
+
+def vectors(count: int) -> Embeddings:
+    return Embeddings(np.eye(count, 4, dtype=np.float32) / 3, prompt_tokens=7)
+
+
+@given(generations)
+def test_a_chat_is_a_chat_completion(generation: Generation) -> None:
+    (record,) = through_parquet(generate, generate.chat(Row("a", CHAT), generation, 1))
+    body = ChatCompletion.model_validate(to_openai(record))
+    assert body.id.startswith("chatcmpl-")
+    assert body.choices[0].message.content == record["text"] == generation.text
+    assert body.choices[0].finish_reason == record["finish_reason"] == generation.finish_reason
+    assert body.usage is not None
+    assert body.usage.total_tokens == generation.prompt_tokens + generation.completion_tokens
+    assert body.usage.prompt_tokens_details is not None
+    assert body.usage.prompt_tokens_details.cached_tokens == generation.cached_tokens
+
+
+@given(generations)
+def test_a_completion_is_a_completion(generation: Generation) -> None:
+    (record,) = through_parquet(generate, generate.completion(Row("a", COMPLETION), generation, 1))
+    body = Completion.model_validate(to_openai(record))
+    assert body.id.startswith("cmpl-")
+    assert body.choices[0].text == record["text"] == generation.text
+
+
+@pytest.mark.parametrize("asked", ["one", ["one"], ["one", "two", "three"], [1, 2], [[1], [2]]])
+def test_an_embedding_has_one_vector_an_input(asked: Any) -> None:
+    request = parse_request("/v1/embeddings", {"input": asked})
+    found = vectors(len(request.inputs))
+    (record,) = through_parquet(embed, embed.embedding(Row("a", request), found, 1))
+    body = CreateEmbeddingResponse.model_validate(to_openai(record))
+    assert np.array_equal(np.float32([item.embedding for item in body.data]), found.vectors)
+    assert [item.index for item in body.data] == list(range(len(found.vectors)))
+    assert record["embedding"] == found.vectors[0].tolist()
+    assert (record["data"] is None) == request.single
+    assert body.usage.prompt_tokens == body.usage.total_tokens == 7
+
+
+@pytest.mark.parametrize("answers", [generate, embed])
+def test_an_error_keeps_its_place_and_has_no_usage(answers: Answers) -> None:
+    error = RowError("model_not_found", "no such model", "model")
+    (record,) = through_parquet(answers, answers.error("a", error, 2))
+    details = ErrorObject.model_validate(to_openai(record)["error"])
+    assert (details.code, details.param, details.type) == (
+        "model_not_found",
+        "model",
+        "invalid_request_error",
+    )
+    assert (record["status_code"], record["attempts"], record["usage"]) == (404, 2, None)
+
+
+def test_ids_are_a_function_of_job_and_row() -> None:
+    generation = Generation("x", (1,), "stop", 1, 0)
+
+    def of(job: str, row: str) -> str:
+        return str(Answers("m", job, NOTHING).chat(Row(row, CHAT), generation, 1)["id"])
+
+    assert of("job", "a") == of("job", "a")
+    assert len({of("job", "a"), of("job", "b"), of("job 2", "a")}) == 3
+    assert re.fullmatch(r"chatcmpl-[0-9a-f]{24}", of("job", "a"))
+    fingerprint = generate.chat(Row("a", CHAT), generation, 1)["system_fingerprint"]
+    assert re.fullmatch(r"fp_[0-9a-f]{10}", fingerprint)
+
+
+def test_kept_columns_follow_the_contracts() -> None:
+    kept = pa.table({"label": ["x"], "score": pa.array([1], pa.int8())})
+    answers = Answers("m", "f", kept.schema)
+    table = answers.table([answers.error("a", RowError("invalid_request", "no"), 1)], kept)
+    assert table.schema.names[-2:] == ["label", "score"]
+    assert table.schema.equals(response_schema("generate", kept.schema))
+    assert table.select(["label", "score"]).equals(kept)
+
+
+@pytest.mark.parametrize("names", [["usage"], ["a", "a"]])
+def test_a_kept_name_that_is_taken_is_refused(names: list[str]) -> None:
+    with pytest.raises(ConfigError, match=f"output.keep: {names[-1]}"):
+        response_schema("generate", pa.schema([(name, pa.string()) for name in names]))
+
+
+@given(st.lists(st.one_of(generations, st.none()), max_size=6))
+def test_a_tally_counts_every_row_once(outcomes: list[Generation | None]) -> None:
+    failure = generate.error("b", RowError("server_error", "no"), 3)
+    rows = [generate.chat(Row("a", CHAT), g, 1) if g else failure for g in outcomes]
+    total = tally(through_parquet(generate, *rows), seconds=2.0)
+    answered = [g for g in outcomes if g]
+    assert (total.rows, total.succeeded) == (len(outcomes), len(answered))
+    assert total.failed == total.rows - total.succeeded
+    assert total.prompt_tokens == sum(g.prompt_tokens for g in answered)
+    assert total.completion_tokens == sum(g.completion_tokens for g in answered)
+    assert total.cached_tokens == sum(g.cached_tokens for g in answered)
+    assert total.attempts == len(answered) + 3 * total.failed
+    assert total.seconds == 2.0
