@@ -36,6 +36,10 @@ class Vocabulary(Protocol):
     def control_texts(self) -> tuple[str, ...]:
         """The texts of all control tokens ("<|im_start|>" ...), which user text must not smuggle in."""
 
+    @property
+    def longest_piece(self) -> int:
+        """Bytes of the longest token: n bytes of text are at least n / longest_piece tokens."""
+
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """Token ids of `text`. add_special: BOS/EOS/CLS/SEP as the model wants them.
         parse_special: "<|im_start|>" in `text` becomes the control token, not its letters."""

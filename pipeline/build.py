@@ -1,0 +1,75 @@
+"""From a job to a worker with its model in memory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pyarrow as pa
+
+from pipeline.answers import Answers
+from pipeline.config import JobConfig
+from pipeline.engine.embedder import Embedder
+from pipeline.engine.engine import Engine
+from pipeline.engine.llama import LlamaFile, LlamaGenerativeModel
+from pipeline.engine.llama_embedding import LlamaEmbeddingModel
+from pipeline.engine.runner import Runner
+from pipeline.engine.settings import fit
+from pipeline.fingerprint import Fingerprint
+from pipeline.manifest import Manifest
+from pipeline.models import fetch_model
+from pipeline.responders import EmbeddingResponder, GenerativeResponder, Responder
+from pipeline.storage import Storage
+from pipeline.worker import Identity, Worker
+
+
+def build_worker(job: JobConfig, fingerprint: Fingerprint, *, threads: int, on_gpu: bool) -> Worker:
+    """A worker on this node. Fetches the model where the node has none yet.
+
+    threads: CPUs that the worker may keep busy. Raises ModelError,
+    ConfigError.
+    """
+    path = fetch_model(job.model).path
+    identity = Identity(model_id(job, path), fingerprint.digest)
+    gpu_layers = (-1 if on_gpu else 0) if job.engine.gpu_layers == "auto" else job.engine.gpu_layers
+    file = LlamaFile(path, gpu_layers)
+    responder = _responder(job, file, identity, threads=threads, on_gpu=on_gpu)
+    return Worker(job, identity, Manifest(Storage.at(job.output.path), fingerprint), responder)
+
+
+def model_id(job: JobConfig, path: Path) -> str:
+    """The id in the answers: the job's, else the file's name."""
+    return job.model.id or path.stem
+
+
+def _responder(
+    job: JobConfig, file: LlamaFile, identity: Identity, *, threads: int, on_gpu: bool
+) -> Responder:
+    names = frozenset({"local", identity.model_id})
+    if file.traits.pooling not in ("", "0"):
+        return _embedding_responder(job, file, identity, names, threads)
+    memory = _memory_share(threads)
+    settings = fit(job.engine, file.traits, threads=threads, on_gpu=on_gpu, memory=memory)
+    model = LlamaGenerativeModel(file, settings)
+    return GenerativeResponder(
+        Runner(Engine(model, slots=settings.slots, step_tokens=settings.ubatch)),
+        model.vocabulary,
+        Answers(identity.model_id, identity.fingerprint, pa.schema([])),
+        names=names,
+        context=settings.context,
+        seconds=job.retry.row_deadline,
+    )
+
+
+def _memory_share(threads: int) -> int:
+    """Bytes: the machine's memory by the worker's part of its CPUs."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return total * threads // max(threads, os.cpu_count() or 1)
+
+
+def _embedding_responder(
+    job: JobConfig, file: LlamaFile, identity: Identity, names: frozenset[str], threads: int
+) -> Responder:
+    model = LlamaEmbeddingModel(file, job.engine, threads=threads)
+    answers = Answers(identity.model_id, identity.fingerprint, pa.schema([]), "embed")
+    return EmbeddingResponder(Embedder(model), answers, names=names, truncate=job.request.truncate)

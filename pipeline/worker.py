@@ -1,0 +1,133 @@
+"""What a worker does with a chunk: read its rows, answer them, commit them. Plain Python, no Ray."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from pipeline.answers import Answers, Kind, tally
+from pipeline.config import JobConfig
+from pipeline.errors import InputError, RowError, WorkerError
+from pipeline.manifest import Manifest
+from pipeline.responders import Pulse, Record, Responder
+from pipeline.rows import Row, RowReader, records
+from pipeline.shard_reader import ShardReader
+from pipeline.shards import Chunk, ShardPlan
+from pipeline.tally import Tally
+
+# Shards that a worker keeps open; chunks of a few shards come in turn.
+_OPEN_SHARDS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What answers say of the job: the model's id, and the job's fingerprint."""
+
+    model_id: str
+    fingerprint: str
+
+
+class Worker:
+    """Answers chunks. `process` may be called from several threads: their rows share the batch."""
+
+    def __init__(self, job: JobConfig, identity: Identity, manifest: Manifest, responder: Responder) -> None:
+        self._job = job
+        self._identity = identity
+        self._manifest = manifest
+        self._responder = responder
+        self._shards: OrderedDict[str, OpenShard] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def process(self, plan: ShardPlan, chunk: Chunk, attempt: int = 1, condemned: bool = False) -> Tally:
+        """Commits the chunk's answers and returns what they cost.
+
+        attempt: how often these rows have been tried, this time included. condemned: the rows have
+        killed workers, and are answered `worker_crashed` instead of being tried again.
+        Raises WorkerError, InputError, StorageError.
+        """
+        began = time.monotonic()
+        shard = self._open(plan)
+        table = shard.reader.read(chunk)
+        rows = shard.rows(table, chunk)
+        answers = self._condemn(rows, attempt) if condemned else self._responder.respond(rows, attempt)
+        _check_complete(rows, answers)
+        cost = tally(answers, time.monotonic() - began)
+        output = shard.table(answers, table)
+        if chunk.rows == plan.rows:
+            self._manifest.commit_whole(plan, output, cost)
+        else:
+            self._manifest.commit_chunk(chunk, output, cost)
+        return cost
+
+    def pulse(self) -> Pulse:
+        """The worker's life signs."""
+        return self._responder.pulse()
+
+    def close(self) -> None:
+        self._responder.close()
+
+    def _open(self, plan: ShardPlan) -> OpenShard:
+        with self._lock:
+            shard = self._shards.get(plan.shard.name)
+            if shard is None:
+                shard = OpenShard(plan, self._job, self._identity, self._responder.kind)
+                self._shards[plan.shard.name] = shard
+                if len(self._shards) > _OPEN_SHARDS:
+                    self._shards.popitem(last=False)
+            self._shards.move_to_end(plan.shard.name)
+            return shard
+
+    def _condemn(self, rows: Sequence[Row], attempt: int) -> list[Record]:
+        error = RowError(
+            "worker_crashed", "the worker died each time that it ran this row, and the row was set aside"
+        )
+        answers = _answers(self._identity, self._responder.kind)
+        return [answers.error(row.custom_id, error, attempt) for row in rows]
+
+
+class OpenShard:
+    """A shard being read: how its rows become requests, and its answers a table."""
+
+    def __init__(self, plan: ShardPlan, job: JobConfig, identity: Identity, kind: Kind) -> None:
+        self._keep = list(job.output.keep)
+        self._identity = identity
+        self._kind = kind
+        self._row_reader = RowReader(job.request, plan.columns, plan.shard.name)
+        self._duplicates = frozenset(plan.duplicates)
+        self.reader = ShardReader(plan)
+
+    def rows(self, table: pa.Table, chunk: Chunk) -> list[Row]:
+        """The chunk's rows as requests, or as the errors that they are answered with."""
+        return [
+            self._row_reader.read(record, number, duplicate=number in self._duplicates)
+            for number, record in enumerate(records(table, self._row_reader.columns), chunk.start)
+        ]
+
+    def table(self, answers: Sequence[Record], table: pa.Table) -> pa.Table:
+        """The answers to the rows of `table`, with its columns that are carried along."""
+        kept = table.select(self._keep)
+        return _answers(self._identity, self._kind, kept.schema).table(answers, kept)
+
+
+def check_input(job: JobConfig, plan: ShardPlan) -> None:
+    """Raises InputError or ConfigError where the shard's columns make no request, or lack a kept column."""
+    RowReader(job.request, plan.columns, plan.shard.name)
+    missing = [name for name in job.output.keep if name not in plan.columns]
+    if missing:
+        raise InputError(
+            f"{plan.shard.name}: output.keep names {', '.join(missing)}, but it has no such column"
+        )
+
+
+def _answers(identity: Identity, kind: Kind, kept: pa.Schema | None = None) -> Answers:
+    return Answers(identity.model_id, identity.fingerprint, kept or pa.schema([]), kind)
+
+
+def _check_complete(rows: Sequence[Row], answers: Sequence[Record]) -> None:
+    if [row.custom_id for row in rows] != [answer["custom_id"] for answer in answers]:
+        raise WorkerError(f"{len(rows)} rows went in, and {len(answers)} other answers came out")
