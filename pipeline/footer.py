@@ -1,0 +1,84 @@
+"""The note in the footer of every Parquet file of an output: whose rows these are, and what they cost."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.errors import OutputError
+from pipeline.tally import Tally
+
+KEY = b"nightherd"
+_COUNTED = ("status_code", "attempts", "usage")
+
+
+@dataclass(frozen=True, slots=True)
+class Footer:
+    """The rows [start, stop) of a shard. dimensions: the lengths of its vectors, each once, ascending."""
+
+    fingerprint: str
+    shard: str
+    start: int
+    stop: int
+    tally: Tally
+    dimensions: tuple[int, ...] = ()
+
+    def to_bytes(self) -> bytes:
+        return json.dumps(asdict(self) | {"tally": self.tally.to_dict()}, sort_keys=True).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Footer:
+        record = json.loads(data)
+        record["tally"] = Tally.from_dict(record["tally"])
+        record["dimensions"] = tuple(record["dimensions"])
+        return cls(**record)
+
+
+def read_footer(parquet: pq.ParquetFile) -> Footer:
+    """The footer's note. Raises OutputError where there is none, or where the file's rows contradict it."""
+    metadata: dict[bytes, bytes] = parquet.metadata.metadata or {}
+    if KEY not in metadata:
+        raise OutputError("not a file of nightherd's: its footer bears no record")
+    try:
+        footer = Footer.from_bytes(metadata[KEY])
+    except (ValueError, KeyError, TypeError) as error:
+        raise OutputError(f"the record in its footer can't be read: {error!r}") from None
+    rows = {parquet.metadata.num_rows, footer.stop - footer.start, footer.tally.rows}
+    if len(rows) > 1:
+        raise OutputError(
+            f"its footer speaks of {footer.tally.rows} rows, it has {parquet.metadata.num_rows}"
+        )
+    return footer
+
+
+def check_counts(parquet: pq.ParquetFile, tally: Tally) -> None:
+    """Raises OutputError where the rows, counted anew, don't add up to `tally` (its seconds aside)."""
+    counted = Tally()
+    for batch in parquet.iter_batches(batch_size=8192, columns=list(_COUNTED), use_threads=False):
+        counted += count(pa.Table.from_batches([batch]))
+    if counted != replace(tally, seconds=0.0):
+        raise OutputError(f"its rows add up to {counted}, its footer says {tally}")
+
+
+def count(table: pa.Table) -> Tally:
+    """What the rows of a response table say they cost; seconds 0."""
+    usage = table.column("usage")
+    succeeded = _sum(pc.equal(table.column("status_code"), 200))
+    return Tally(
+        rows=table.num_rows,
+        succeeded=succeeded,
+        failed=table.num_rows - succeeded,
+        prompt_tokens=_sum(pc.struct_field(usage, "prompt_tokens")),
+        completion_tokens=_sum(pc.struct_field(usage, "completion_tokens")),
+        cached_tokens=_sum(pc.struct_field(usage, ["prompt_tokens_details", "cached_tokens"])),
+        attempts=_sum(table.column("attempts")),
+    )
+
+
+def _sum(values: Any) -> int:
+    return int(pc.sum(values).as_py() or 0)

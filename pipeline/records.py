@@ -1,0 +1,92 @@
+"""The files of an output: their names, and the records among them."""
+
+from __future__ import annotations
+
+import io
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import OutputError
+from pipeline.footer import Footer, read_footer
+from pipeline.shards import Chunk, Shard
+from pipeline.storage import Storage
+from pipeline.tally import Tally
+
+WORK = "_work"
+RECORD = f"{WORK}/job.json"
+PROGRESS = f"{WORK}/progress.json"
+RESPONSES = "responses"
+USAGE = "usage.parquet"
+SUCCESS = "_SUCCESS"
+_PACKAGES = ("nightherd", "ray", "llama-cpp-python", "pyarrow")
+USAGE_SCHEMA = pa.schema(
+    [("shard", pa.string())]
+    + [(name, pa.int64()) for name in ("rows", "succeeded", "failed", "prompt_tokens")]
+    + [(name, pa.int64()) for name in ("completion_tokens", "cached_tokens", "total_tokens", "attempts")]
+    + [("seconds", pa.float64())]
+)
+
+
+def footer_of(output: Storage, name: str) -> Footer:
+    """The footer of a file of the output. Raises OutputError naming the file, FileNotFoundError."""
+    with output.open_input(name) as file:
+        try:
+            return read_footer(pq.ParquetFile(file))
+        except (OutputError, pa.ArrowException) as error:
+            raise OutputError(f"{output.url}/{name}: {error}") from error
+
+
+def read_record(output: Storage, name: str) -> dict[str, Any] | None:
+    """A JSON file of the output; None where it is absent. Raises OutputError where it isn't JSON."""
+    try:
+        record = json.loads(output.read_bytes(name))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise OutputError(f"{output.url}/{name}: not JSON: {error}") from None
+    return record if isinstance(record, dict) else {}
+
+
+def versions() -> dict[str, str]:
+    """The versions of what results depend on; "absent" for a package that isn't installed."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+def json_bytes(record: Mapping[str, Any]) -> bytes:
+    """A record as its file holds it."""
+    return json.dumps(record, indent=1, sort_keys=True).encode()
+
+
+def usage_bytes(tallies: Mapping[str, Tally]) -> bytes:
+    """`usage.parquet`, one row per shard."""
+    rows = [{"shard": name, **tally.to_dict()} for name, tally in tallies.items()]
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, USAGE_SCHEMA), file)
+    return file.getvalue()
+
+
+def chunk_folder(shard: str) -> str:
+    """Where a shard's chunks lie."""
+    return f"{WORK}/chunks/{shard}"
+
+
+def chunk_name(chunk: Chunk) -> str:
+    """A committed chunk's file."""
+    return f"{chunk_folder(chunk.shard)}/{chunk.start}-{chunk.stop}.parquet"
+
+
+def response_name(shard: Shard) -> str:
+    """A committed shard's file."""
+    return f"{RESPONSES}/{shard.output}"
