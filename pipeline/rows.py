@@ -84,7 +84,8 @@ class RowReader:
                 raise value
         if not self._is_lines:
             return record
-        line = read_json(record[LINES[0]], None)
+        line = record[LINES[0]]
+        line = read_json(line, None) if isinstance(line, str | bytes) else line
         if not isinstance(line, dict):
             raise RowError("invalid_request", f"the line must be a JSON object, not {short(line)}")
         return line

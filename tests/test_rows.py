@@ -1,0 +1,271 @@
+"""Rows: the columns decide the form; a bad row is a value, and only a bad job file or input raises."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.config import RequestConfig
+from pipeline.errors import ConfigError, InputError, RowError
+from pipeline.rows import Row, RowReader, records
+from pipeline.schema import ChatRequest, CompletionRequest, EmbeddingRequest
+
+MESSAGES = [{"role": "user", "content": "Hi"}]
+LABEL = {"messages": [{"role": "user", "content": "Label: {{ text }}"}], "temperature": 0}
+
+
+def read(record: dict[str, Any], *, duplicate: bool = False, **config: Any) -> Row:
+    return RowReader(RequestConfig(**config), tuple(record), "a/b.parquet").read(record, 3, duplicate)
+
+
+def request(record: dict[str, Any], **config: Any) -> Any:
+    found = read(record, **config).request
+    assert not isinstance(found, RowError), found
+    return found
+
+
+def error(record: dict[str, Any], **config: Any) -> RowError:
+    found = read(record, **config).request
+    assert isinstance(found, RowError)
+    return found
+
+
+def batch(body: Any, url: Any = "/v1/completions", **others: Any) -> dict[str, Any]:
+    return {"custom_id": "a", "method": "POST", "url": url, "body": body} | others
+
+
+@pytest.mark.parametrize(
+    ("record", "name"),
+    [
+        ({"custom_id": "c", "id": "i"}, "c"),
+        ({"custom_id": None, "id": "i"}, "i"),
+        ({"custom_id": 7}, "7"),
+        ({"custom_id": b"c"}, "c"),
+        ({"id": 7}, "7"),
+        ({"id": 7.5}, "a/b.parquet:3"),
+        ({"id": None}, "a/b.parquet:3"),
+        ({}, "a/b.parquet:3"),
+    ],
+)
+def test_every_row_has_a_name(record: dict[str, Any], name: str) -> None:
+    assert read({"prompt": "Hi"} | record).custom_id == name
+
+
+def test_a_custom_id_is_a_string() -> None:
+    for bad in (1.5, True, ["a"], "\ud800", b"\xff"):
+        row = read({"prompt": "Hi", "custom_id": bad})
+        assert isinstance(row.request, RowError)
+        assert (row.custom_id, row.request.param) == ("a/b.parquet:3", "custom_id")
+
+
+def test_a_custom_id_is_unique() -> None:
+    row = read({"prompt": "Hi", "custom_id": "a"}, duplicate=True)
+    assert row.custom_id == "a"
+    assert isinstance(row.request, RowError)
+    assert "more than once" in row.request.message
+
+
+def test_a_bare_row_asks_by_its_content() -> None:
+    assert isinstance(request({"messages": MESSAGES}), ChatRequest)
+    assert request({"messages": json.dumps(MESSAGES)}) == request({"messages": MESSAGES})
+    assert isinstance(request({"prompt": "Hi"}), CompletionRequest)
+    assert isinstance(request({"input": ["Hi"]}), EmbeddingRequest)
+    assert isinstance(request({"prompt": "Hi", "input": None}), CompletionRequest)
+
+
+def test_a_bare_rows_columns_set_its_fields_and_others_are_data() -> None:
+    found = request({"prompt": "Hi", "max_tokens": 3.0, "stop": ["a"], "seed": None, "label": object()})
+    assert (found.max_tokens, found.stop, found.seed) == (3, ("a",), None)
+    assert error({"prompt": "Hi", "n": 2}).param == "n"
+    assert error({"prompt": "Hi", "dimensions": 2}).code == "unsupported_parameter"
+
+
+def test_a_bare_row_that_asks_for_none_or_two_is_an_error() -> None:
+    assert "has none" in error({"prompt": None}).message
+    assert "prompt and input" in error({"prompt": "Hi", "input": "Hi"}).message
+
+
+def test_the_job_files_endpoint_decides_between_two() -> None:
+    record = {"prompt": "Hi", "input": "Hi"}
+    assert isinstance(request(record, endpoint="/v1/embeddings"), EmbeddingRequest)
+    assert isinstance(request(record, endpoint="/v1/completions"), CompletionRequest)
+
+
+@pytest.mark.parametrize("body", [{"prompt": "Hi", "seed": None}, '{"prompt": "Hi"}', b'{"prompt": "Hi"}'])
+@pytest.mark.parametrize(
+    "url", ["/v1/completions", "https://api.example.com/v1/completions", "/v1/completions/"]
+)
+def test_a_batch_line(body: Any, url: str) -> None:
+    assert request(batch(body, url)) == request({"prompt": "Hi"})
+
+
+@pytest.mark.parametrize(
+    ("record", "param", "reason"),
+    [
+        (batch({"prompt": "Hi"}, method="GET"), "method", "must be POST, not 'GET'"),
+        (batch({"prompt": "Hi"}, "/v1/images"), "url", "one of /v1/chat/completions, "),
+        (batch({"prompt": "Hi"}, "http://["), "url", "one of"),
+        (batch({"prompt": "Hi"}, None), "url", "one of"),
+        (batch('{"prompt": "Hi"'), "body", "line 1 column"),
+        (batch('{"prompt": NaN}'), "body", "NaN"),
+        (batch('{"prompt": "\\ud800"}'), "prompt", "surrogate"),
+        (batch("[" * 10**5), "body", "nested"),
+        (batch("[]"), "body", "JSON object"),
+        (batch(None), "body", "JSON object"),
+        (batch({"prompt": "Hi", "top": 1}), "top", "not a field of /v1/completions"),
+    ],
+)
+def test_what_is_wrong_in_a_batch_line(record: dict[str, Any], param: str, reason: str) -> None:
+    row = read(record)
+    assert row.custom_id == "a"
+    assert isinstance(row.request, RowError)
+    assert row.request.param == param
+    assert reason in row.request.message
+
+
+def test_json_lines_are_batch_lines_or_bare_requests() -> None:
+    row = read({"line": json.dumps(batch({"input": "Hi"}, "/v1/embeddings"))})
+    assert row.custom_id == "a"
+    assert isinstance(row.request, EmbeddingRequest)
+    assert (
+        request({"line": '{"prompt": "Hi", "max_tokens": 5, "label": NaN}'.replace("NaN", "1")}).max_tokens
+        == 5
+    )
+    for broken in ('{"prompt": "Hi"', b'{"prompt": "\xff"}', "5", ""):
+        found = read({"line": broken})
+        assert isinstance(found.request, RowError)
+        assert found.custom_id == "a/b.parquet:3"
+
+
+def test_defaults_lie_under_every_request() -> None:
+    defaults = {"max_tokens": 9, "temperature": 0}
+    for record in ({"prompt": "Hi"}, batch({"prompt": "Hi"}), {"line": '{"prompt": "Hi"}'}):
+        found = request(record, defaults=defaults)
+        assert (found.max_tokens, found.temperature) == (9, 0)
+    assert request({"prompt": "Hi", "max_tokens": 3}, defaults=defaults).max_tokens == 3
+    assert request({"prompt": "Hi", "max_tokens": None}, defaults=defaults).max_tokens == 9
+    assert request({"prompt": "Hi", "max_completion_tokens": 3}, defaults=defaults).max_tokens == 3
+    assert isinstance(request({"input": "Hi"}, defaults=defaults), EmbeddingRequest)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"defaults": {"max_token": 9}}, "request.defaults.max_token: "),
+        (
+            {"defaults": {"max_tokens": 0}},
+            "request.defaults.max_tokens: max_tokens must be an integer from 1",
+        ),
+        ({"defaults": {"n": 2}}, "request.defaults.n: "),
+        ({"defaults": {"dimensions": 2}, "endpoint": "/v1/completions"}, "request.defaults.dimensions: "),
+        ({"template": {"prompt": "{{ prompt", "seed": 1}}, "request.template.prompt: not a Jinja template"),
+        ({"template": {"prompt": "Hi", "seeds": 1}}, "request.template.seeds: "),
+        ({"template": {"prompt": "Hi", "temperature": 3}}, "request.template.temperature: "),
+        ({"template": {"messages": [{"role": "boss", "content": "Hi"}]}}, "request.template.messages"),
+        ({"template": {"seed": 1}}, "request.template: needs one of messages, prompt and input"),
+    ],
+)
+def test_a_job_file_that_can_make_no_request_is_refused(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        RowReader(RequestConfig(**config), ("prompt",), "s")
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("columns", "config", "needed"),
+    [
+        (["text"], {}, "messages or prompt or input"),
+        (["title", "body"], {}, "body and url"),
+        ([], {}, "none"),
+        (["prompt"], {"endpoint": "/v1/embeddings"}, "needed: input"),
+        (["other"], {"template": LABEL}, "request.template uses text, but the input's columns are other"),
+    ],
+)
+def test_columns_that_make_no_request_are_refused(
+    columns: list[str], config: dict[str, Any], needed: str
+) -> None:
+    with pytest.raises(InputError, match=needed):
+        RowReader(RequestConfig(**config), columns, "s")
+
+
+def test_a_template_renders_the_rows_columns() -> None:
+    found = request({"text": "ok", "id": 1, "max_tokens": 1}, template=LABEL)
+    assert isinstance(found, ChatRequest)
+    assert found.messages[0].content == "Label: ok"
+    assert (found.temperature, found.max_tokens) == (0, 256)
+    assert request({"text": None}, template=LABEL).messages[0].content == "Label: "
+    assert request({"line": '{"text": "ok"}'}, template=LABEL) == found
+    assert request({"a b": 5}, template={"prompt": "{{ row['a b'] }}!"}).prompt == "5!"
+
+
+def test_a_template_that_is_only_a_column_keeps_its_type() -> None:
+    template = {"messages": "{{ chat }}", "max_tokens": "{{ limit }}", "stop": "{{ stop }}"}
+    record = {"chat": MESSAGES, "limit": 5, "stop": ["a", "b"]}
+    found = request(record, template=template)
+    assert (found.max_tokens, found.stop, found.messages[0].content) == (5, ("a", "b"), "Hi")
+    assert request(record | {"limit": None}, template=template).max_tokens == 256
+    assert request({"number": 5.5}, template={"prompt": "{{ number }}"}).prompt == "5.5"
+
+
+def test_a_row_that_its_template_fails_on_is_an_error() -> None:
+    assert "ZeroDivisionError" in error({"x": 0}, template={"prompt": "1 / {{ 1 / x }}"}).message
+    assert "'text' is undefined" in error({"line": '{"other": 1}'}, template=LABEL).message
+    assert "unsafe" in error({"x": "a"}, template={"prompt": "{{ x.__class__.__mro__ }}!"}).message
+
+
+@pytest.mark.parametrize(
+    ("columns", "config", "needed"),
+    [
+        (("id", "prompt", "seed", "label"), {}, ("id", "prompt", "seed")),
+        (("custom_id", "url", "body", "seed"), {}, ("custom_id", "url", "body")),
+        (("text", "label", "seed"), {"template": LABEL}, ("text",)),
+        (("line",), {}, ("line",)),
+    ],
+)
+def test_a_reader_says_which_columns_it_looks_at(
+    columns: tuple[str, ...], config: dict[str, Any], needed: tuple[str, ...]
+) -> None:
+    assert RowReader(RequestConfig(**config), columns, "s").columns == needed
+
+
+def test_text_that_is_not_utf8_spoils_its_own_row_only() -> None:
+    buffers = pa.array([b"good", b"\xff", None]).buffers()
+    table = pa.table({"prompt": pa.Array.from_buffers(pa.string(), 3, buffers, null_count=1)})
+    good, bad, null = records(table, ["prompt"])
+    assert (good, null) == ({"prompt": "good"}, {"prompt": None})
+    assert "utf-8" in error(bad).message
+    assert records(table, []) == [{}, {}, {}]
+
+
+def test_arrows_structs_are_read_without_their_null_fields() -> None:
+    body = [{"prompt": "Hi", "seed": None}, {"prompt": "Hi", "seed": 5}]
+    table = pa.table({"url": ["/v1/completions"] * 2, "body": body})
+    assert [request(record).seed for record in records(table, ["url", "body"])] == [None, 5]
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.binary(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+forms = st.sampled_from(
+    [
+        ("prompt", "messages", "input", "id", "seed", "tools"),
+        ("custom_id", "method", "url", "body"),
+        ("line",),
+        ("text", "id"),
+    ]
+)
+
+
+@given(forms.flatmap(lambda names: st.fixed_dictionaries(dict.fromkeys(names, values))))
+def test_nothing_in_a_row_raises(record: dict[str, Any]) -> None:
+    row = read(record, template=LABEL) if "text" in record else read(record)
+    row.custom_id.encode()
+    if isinstance(row.request, RowError):
+        row.request.message.encode()
