@@ -14,24 +14,27 @@ class TextStream:
 
     def __init__(self, piece: Callable[[int], bytes], stops: tuple[str, ...] = ()) -> None:
         self._piece = piece
-        self._all_stops = self._stops = stops
+        self._stops = stops
         self._longest = max(map(len, stops), default=0)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._parts: list[str] = []
+        self._stopped = False
         # The end of the text in which a stop string could still begin.
         self._tail = ""
 
     def restart(self) -> TextStream:
         """A stream like this one was before its first token."""
-        return TextStream(self._piece, self._all_stops)
+        return TextStream(self._piece, self._stops)
 
     def push(self, token: int) -> bool:
         """Takes the next token. True: a stop string is complete, and the text ends before it."""
-        return self._append(self._decoder.decode(self._piece(token)))
+        self._stopped = self._append(self._decoder.decode(self._piece(token)))
+        return self._stopped
 
     def finish(self) -> str:
         """The whole text. Bytes of a character that never became whole become U+FFFD."""
-        self._append(self._decoder.decode(b"", final=True))
+        if not self._stopped:
+            self._append(self._decoder.decode(b"", final=True))
         return "".join([*self._parts, self._tail])
 
     def _append(self, text: str) -> bool:
@@ -41,7 +44,7 @@ class TextStream:
         self._tail += text
         found = [at for stop in self._stops if (at := self._tail.find(stop)) >= 0]
         if found:
-            self._tail, self._stops = self._tail[: min(found)], ()
+            self._tail = self._tail[: min(found)]
             return True
         safe = max(0, len(self._tail) - self._longest + 1)
         self._parts.append(self._tail[:safe])

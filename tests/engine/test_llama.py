@@ -19,7 +19,7 @@ from pipeline.engine.settings import fit
 from pipeline.engine.text import TextStream
 from pipeline.errors import ModelError
 
-SYSTEM = "You are a careful archivist. Answer in short, plain sentences, and never guess a date. " * 3
+SYSTEM = "You are a careful archivist. Answer in short, plain sentences, and never guess a date. " * 2
 ASKS = [
     "Name three rivers.",
     "Why is the sea salty?",
@@ -44,7 +44,9 @@ def model_of(gguf: LlamaFile, *, threads: int = 2, **engine: object) -> tuple[Ll
 
 
 def chat(model: LlamaGenerativeModel, system: str, ask: str) -> list[int]:
-    text = f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{ask}<|im_end|>\n<|im_start|>assistant\n"
+    text = (
+        f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{ask}<|im_end|>\n<|im_start|>assistant\n"
+    )
     return model.vocabulary.tokenize(text, add_special=False, parse_special=True)
 
 
@@ -54,9 +56,9 @@ def generate(
     order: list[int],
     temperature: float = 0.0,
     preempt_every: int = 0,
-    max_tokens: int = 16,
+    max_tokens: int = 12,
 ) -> dict[int, Generation]:
-    """The generations by number of the row; the first three share a system prompt of their own."""
+    """The generations by number of the row; all but every fourth take the system prompt's cells."""
     engine, outcomes = Engine(model, slots=slots), {}
     prefix = len(chat(model, SYSTEM, "")) - 8
     for at in order:
@@ -108,23 +110,23 @@ def test_each_greedy_token_is_the_arg_max_of_a_plain_evaluation(gguf, reproducib
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_reproducible_rows_are_the_same_under_every_schedule(gguf, temperature):
-    rows = list(range(12))
+    rows = list(range(8))
     shuffled = random.Random(5).sample(rows, len(rows))
     schedules = [
         ({"slots": 1}, rows, 0, 2),
         ({"slots": 3}, rows, 0, 1),
         ({"slots": 5}, rows[::-1], 0, 2),
         ({"slots": 8}, shuffled, 0, 2),
-        ({"slots": 12}, rows, 0, 1),
+        ({"slots": 7}, rows, 0, 1),
         ({"slots": 4}, shuffled, 6, 2),
     ]
     seen = []
     for engine, order, preempt_every, threads in schedules:
         model, slots = model_of(gguf, threads=threads, reproducible=True, **engine)
-        outcomes = generate(model, slots, order, temperature, preempt_every, max_tokens=12)
+        outcomes = generate(model, slots, order, temperature, preempt_every, max_tokens=8)
         seen.append([outcomes[at] for at in rows])
     assert all(outcomes == seen[0] for outcomes in seen[1:])
-    assert len({outcome.text for outcome in seen[0]}) > 6
+    assert len({outcome.text for outcome in seen[0]}) > 4
 
 
 def test_a_file_that_is_no_gguf_is_a_clear_error(tmp_path):
