@@ -122,7 +122,9 @@ class Storage:
         closed file at a local path and raises if it isn't what was meant. Whatever either raises
         leaves nothing behind.
         """
-        return self._try(f"write {name}", lambda: self._publish(name, write, check, overwrite=False))
+        return not self.exists(name) and self._try(
+            f"write {name}", lambda: self._publish(name, write, check, overwrite=False)
+        )
 
     def replace(self, name: str, data: bytes) -> None:
         """Makes `name` hold `data`, in one step, whether it existed or not."""

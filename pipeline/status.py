@@ -1,0 +1,79 @@
+"""How far a job is: from its records and the footers of what it committed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pipeline.errors import OutputError
+from pipeline.records import PROGRESS, RECORD, RESPONSES, SUCCESS, footer_of, read_record
+from pipeline.storage import Storage
+from pipeline.tally import Tally
+
+SILENCE = 60.0
+"""Seconds without a word from a job's driver after which the job counts as stopped."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """rows_done: answered rows, committed or reported; seconds_ago: since the driver's last word."""
+
+    state: Literal["finished", "running", "stopped"]
+    rows_done: int
+    rows_total: int
+    shards_done: int
+    shards_total: int
+    tally: Tally
+    rows_per_second: float | None = None
+    seconds_ago: float | None = None
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.state}: {self.rows_done:,} of {self.rows_total:,} rows, "
+            f"{self.shards_done:,} of {self.shards_total:,} shards",
+            f"{self.tally.failed:,} rows with an error; {self.tally.prompt_tokens:,} prompt tokens "
+            f"({self.tally.cached_tokens:,} cached), {self.tally.completion_tokens:,} completion tokens",
+        ]
+        if self.state == "running" and self.rows_per_second is not None:
+            lines.append(f"{self.rows_per_second:,.1f} rows a second")
+        if self.seconds_ago is not None:
+            lines.append(f"last word {self.seconds_ago:,.0f} s ago")
+        return "\n".join(lines)
+
+
+def status(output_url: str) -> Status:
+    """Raises OutputError where no job has begun."""
+    output = Storage.at(output_url)
+    success = read_record(output, SUCCESS)
+    if success:
+        return _finished(success)
+    record = read_record(output, RECORD)
+    if record is None:
+        raise OutputError(f"output {output_url}: no job has begun there")
+    return _unfinished(output, record, read_record(output, PROGRESS) or {})
+
+
+def _finished(success: Mapping[str, Any]) -> Status:
+    tally, shards = Tally.from_dict(success["totals"]), len(success["shards"])
+    ago = max(0.0, time.time() - success["finished"])
+    return Status("finished", tally.rows, tally.rows, shards, shards, tally, seconds_ago=ago)
+
+
+def _unfinished(output: Storage, record: Mapping[str, Any], progress: Mapping[str, Any]) -> Status:
+    shards = record.get("record", {}).get("input", {})
+    committed = [footer_of(output, name).tally for name in output.list(RESPONSES)]
+    told = Tally.from_dict(progress["tally"]) if progress.get("tally") else Tally()
+    tally = max(told, sum(committed, Tally()), key=lambda t: t.rows)
+    ago = max(0.0, time.time() - progress["updated"]) if "updated" in progress else None
+    return Status(
+        state="running" if ago is not None and ago < SILENCE else "stopped",
+        rows_done=max(int(progress.get("rows_done", 0)), tally.rows),
+        rows_total=sum(shard["rows"] for shard in shards.values()),
+        shards_done=len(committed),
+        shards_total=len(shards),
+        tally=tally,
+        rows_per_second=progress.get("rows_per_second"),
+        seconds_ago=ago,
+    )
