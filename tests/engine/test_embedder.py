@@ -28,10 +28,10 @@ def test_a_vector_does_not_depend_on_packing_or_order(inputs, batch_tokens, max_
     embedder = Embedder(FakeEmbeddingModel(batch_tokens=batch_tokens, max_sequences=max_sequences))
     order = list(range(len(inputs)))
     random.shuffle(order)
-    result = embedder.embed({key: inputs[key] for key in order})
-    assert list(result) == order
-    for key, tokens in enumerate(inputs):
-        np.testing.assert_array_equal(result[key], alone(tokens))
+    result = embedder.embed([inputs[index] for index in order])
+    assert result.shape == (len(inputs), 8)
+    for index, vector in zip(order, result, strict=True):
+        np.testing.assert_array_equal(vector, alone(inputs[index]))
 
 
 @given(st.lists(st.integers(1, 64), max_size=60), st.integers(1, 128), st.integers(1, 9))
@@ -55,7 +55,7 @@ def test_equal_inputs_fill_a_call_to_the_brim() -> None:
 
 @given(inputs)
 def test_vectors_have_length_one(inputs) -> None:
-    for vector in Embedder(FakeEmbeddingModel()).embed(dict(enumerate(inputs))).values():
+    for vector in Embedder(FakeEmbeddingModel()).embed(inputs):
         assert vector.dtype == np.float32
         assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-6)
 
@@ -86,6 +86,7 @@ def test_dimensions_that_the_model_lacks_are_a_row_error(dimensions: int) -> Non
 def test_fit_keeps_the_head_and_a_closing_special_token(tokens, limit, closes) -> None:
     tokens = [*tokens, EOS] if closes else tokens
     result = fit(tokens, limit, True, FakeVocabulary())
+    assert not closes or result == fit(tokens, limit, True)
     assert len(result) == min(limit, len(tokens))
     assert result[:-1] == tokens[: len(result) - 1]
     assert result[-1] == (EOS if closes else tokens[len(result) - 1])
@@ -106,16 +107,16 @@ def test_an_input_without_tokens_is_a_row_error() -> None:
 @pytest.mark.parametrize("tokens", [[], [1] * 65])
 def test_an_input_that_was_not_fitted_is_a_bug_of_the_caller(tokens: list[int]) -> None:
     with pytest.raises(ValueError, match="1 to 64 tokens"):
-        Embedder(FakeEmbeddingModel()).embed({"a": tokens})
+        Embedder(FakeEmbeddingModel()).embed([tokens])
 
 
 def test_a_broken_model_is_the_workers_failure() -> None:
     with pytest.raises(WorkerError):
-        Embedder(FakeEmbeddingModel(fail_at_call=0)).embed({"a": [1]})
+        Embedder(FakeEmbeddingModel(fail_at_call=0)).embed([[1]])
 
 
 def test_numbers_that_are_not_finite_are_never_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     model = FakeEmbeddingModel()
     monkeypatch.setattr(model, "embed", lambda inputs: np.full((len(inputs), 8), np.nan, np.float32))
     with pytest.raises(WorkerError, match="not finite"):
-        Embedder(model).embed({"a": [1]})
+        Embedder(model).embed([[1]])

@@ -11,9 +11,9 @@ import pytest
 
 from jobs.minilm import build_minilm
 from pipeline.config import EngineConfig
-from pipeline.engine.embedder import Embedder, fit, normalised
+from pipeline.engine.embedder import Embedder, fit
 from pipeline.engine.llama import LlamaFile
-from pipeline.engine.llama_embedding import LlamaEmbeddingModel, embedding_settings, is_embedding_model
+from pipeline.engine.llama_embedding import LlamaEmbeddingModel, is_embedding_model
 from pipeline.errors import ModelError, WorkerError
 from pipeline.models import default_cache
 
@@ -39,8 +39,7 @@ def file(path: Path) -> LlamaFile:
 
 
 def open_model(file: LlamaFile, **config: int) -> LlamaEmbeddingModel:
-    settings = embedding_settings(EngineConfig(**config), file.traits, threads=2, on_gpu=False)
-    return LlamaEmbeddingModel(file, settings)
+    return LlamaEmbeddingModel(file, EngineConfig(**config), threads=2)
 
 
 @pytest.fixture(scope="module")
@@ -49,37 +48,38 @@ def model(file: LlamaFile) -> LlamaEmbeddingModel:
 
 
 @pytest.fixture(scope="module")
-def tokens(model: LlamaEmbeddingModel) -> dict[str, list[int]]:
-    return {text: model.vocabulary.tokenize(text, add_special=True, parse_special=False) for text in TEXTS}
-
-
-def matrix(vectors: dict[str, np.ndarray]) -> np.ndarray:
-    return np.stack([vectors[text] for text in TEXTS])
+def tokens(model: LlamaEmbeddingModel) -> list[list[int]]:
+    return [model.vocabulary.tokenize(text, add_special=True, parse_special=False) for text in TEXTS]
 
 
 def cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return (left * right).sum(axis=1)
 
 
-@pytest.mark.parametrize(("batch", "slots"), [(512, 64), (512, 2), (64, 64), (2048, 8)])
-def test_packed_vectors_are_those_of_one_input_at_a_time(file, path, tokens, batch: int, slots: int) -> None:
+@pytest.fixture(scope="module")
+def expected(path: Path) -> np.ndarray:
     referee = llama_cpp.Llama(str(path), embedding=True, n_ctx=512, n_batch=512, n_ubatch=512, verbose=False)
-    expected = np.array([referee.embed(text, normalize=True) for text in TEXTS], np.float32)
-    got = matrix(Embedder(open_model(file, batch=batch, slots=slots)).embed(tokens))
+    return np.array([referee.embed(text, normalize=True) for text in TEXTS], np.float32)
+
+
+@pytest.mark.parametrize(("batch", "slots"), [(512, 64), (512, 2), (64, 64), (2048, 8)])
+def test_packed_vectors_are_those_of_one_input_at_a_time(
+    file, expected, tokens, batch: int, slots: int
+) -> None:
+    got = Embedder(open_model(file, batch=batch, slots=slots)).embed(tokens)
     assert cosines(got, expected).min() >= 0.999
 
 
 def test_a_vector_leaves_no_trace_in_the_next_call(model, tokens) -> None:
-    one_by_one = np.concatenate([normalised(model.embed([tokens[text]])) for text in TEXTS])
-    again = np.concatenate([normalised(model.embed([tokens[text]])) for text in reversed(TEXTS)])[::-1]
+    one_by_one = np.concatenate([model.embed([one]) for one in tokens])
+    again = np.concatenate([model.embed([one]) for one in reversed(tokens)])[::-1]
     np.testing.assert_array_equal(one_by_one, again)
 
 
 def test_like_sentences_have_like_vectors(model, tokens) -> None:
-    vectors = matrix(Embedder(model).embed(tokens))
+    vectors = Embedder(model).embed(tokens)
     likeness = vectors @ vectors.T
-    assert min(likeness[0, 1], likeness[2, 3]) > 0.5
-    assert likeness[:2, 2:4].max() < 0.2
+    assert min(likeness[0, 1], likeness[2, 3]) > likeness[:2, 2:4].max() + 0.2
 
 
 def test_the_model_says_what_it_takes(model) -> None:
