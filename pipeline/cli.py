@@ -129,7 +129,11 @@ def verify(
         if report.problems:
             raise JobError(f"{output}: {len(report.problems)} problem(s) found")
         typer.echo(f"{output}: every input row has exactly one output row, and all totals agree")
-        typer.echo(str(report.totals))
+        totals = report.totals
+        typer.echo(
+            f"{totals.rows:,} rows, {totals.failed:,} with an error; {totals.prompt_tokens:,} prompt tokens "
+            f"({totals.cached_tokens:,} cached), {totals.completion_tokens:,} completion tokens"
+        )
 
 
 @contextmanager

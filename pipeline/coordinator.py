@@ -40,6 +40,10 @@ class Assignment:
     def rows(self) -> int:
         return sum(chunk.rows for chunk in self.chunks)
 
+    @property
+    def weight(self) -> int:
+        return sum(weight(chunk) for chunk in self.chunks)
+
 
 @dataclass(slots=True)
 class _Work:
@@ -52,7 +56,7 @@ class _Work:
     at_home: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.unassigned = self.pending = sum(stop - start for start, stop in self.gaps)
+        self.unassigned = self.pending = sum(max(1, stop - start) for start, stop in self.gaps)
 
     @property
     def next_rows(self) -> int:
@@ -65,8 +69,9 @@ class _Work:
         stop = min(end, start + limit)
         if stop < end:
             self.gaps.appendleft((stop, end))
-        self.unassigned -= stop - start
-        return Chunk(self.plan.shard.name, start, stop)
+        chunk = Chunk(self.plan.shard.name, start, stop)
+        self.unassigned -= weight(chunk)
+        return chunk
 
 
 class Coordinator:
@@ -153,7 +158,7 @@ class Coordinator:
         complete = []
         for chunk in chunks:
             work = self._works[chunk.shard]
-            work.pending -= chunk.rows
+            work.pending -= weight(chunk)
             assert work.pending >= 0, f"{chunk} came back twice"
             if not work.pending:
                 del self._works[chunk.shard]
@@ -166,10 +171,10 @@ class Coordinator:
             queue.append(replace(part, id=next(self._ids)))
 
     def _suspected(self, assignment: Assignment) -> Iterator[Assignment]:
-        if assignment.alone and assignment.rows == 1:
+        if assignment.alone and assignment.weight == 1:
             yield self._judge(assignment)
             return
-        size = SUSPECT_ROWS if assignment.rows > SUSPECT_ROWS else 1
+        size = SUSPECT_ROWS if assignment.weight > SUSPECT_ROWS else 1
         for group in _groups(assignment.chunks, size):
             yield replace(assignment, chunks=group, alone=True)
 
@@ -195,8 +200,8 @@ class Coordinator:
             if min(work.next_rows, limit) > room:
                 return
             chunk = work.cut(limit)
-            self._unassigned -= chunk.rows
-            room -= chunk.rows
+            self._unassigned -= weight(chunk)
+            room -= weight(chunk)
             if not work.gaps:
                 self._close(work)
             yield chunk
@@ -233,6 +238,11 @@ class Coordinator:
             self._leave_home(worker)
 
 
+def weight(chunk: Chunk) -> int:
+    """Its rows; 1 for the chunk of a shard without rows, which needs a visit to get its empty file."""
+    return max(1, chunk.rows)
+
+
 def _share(work: _Work) -> float:
     return work.unassigned / (1 + len(work.at_home))
 
@@ -241,9 +251,9 @@ def _groups(chunks: Iterable[Chunk], size: int) -> Iterator[tuple[Chunk, ...]]:
     """Parts of `chunks`, in order, in groups of up to `size` rows."""
     group: list[Chunk] = []
     for chunk in chunks:
-        for start in range(chunk.start, chunk.stop, size):
+        for start in range(chunk.start, max(chunk.stop, chunk.start + 1), size):
             part = Chunk(chunk.shard, start, min(start + size, chunk.stop))
-            if group and sum(other.rows for other in group) + part.rows > size:
+            if group and sum(map(weight, group)) + weight(part) > size:
                 yield tuple(group)
                 group = []
             group.append(part)
@@ -256,6 +266,9 @@ def gaps(rows: int, done: Iterable[Chunk]) -> Iterator[tuple[int, int]]:
     Chunks that overlap (a worker that was thought dead wrote one as well) count as far as they tile:
     the longest at each border, none that begins inside another."""
     border = 0
+    done = set(done)
+    if not rows and not done:
+        yield 0, 0
     for chunk in sorted(done, key=lambda chunk: (chunk.start, -chunk.stop)):
         if chunk.start < border:
             continue

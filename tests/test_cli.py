@@ -14,6 +14,7 @@ from pipeline import __version__
 from pipeline.cli import app
 from pipeline.config import JobConfig
 from pipeline.errors import InputError
+from pipeline.tally import Tally
 
 THREE_FLAGS = ["--model", "m.gguf", "--input", "in", "--output", "out"]
 
@@ -111,7 +112,7 @@ def test_a_job_that_fails_ends_with_1_and_one_message(monkeypatch, jobs):
 @pytest.mark.parametrize(("problems", "exit_status"), [([], 0), (["a.parquet: 3 rows, not 4"], 1)])
 def test_verify_prints_problems_and_ends_accordingly(monkeypatch, problems, exit_status):
     module = ModuleType("pipeline.verify")
-    report = SimpleNamespace(problems=problems, totals="4 rows")
+    report = SimpleNamespace(problems=problems, totals=Tally(rows=4))
     module.verify = lambda output, deep=False: report  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pipeline.verify", module)
     result = call("verify", "out")

@@ -18,11 +18,12 @@ SIZES = st.lists(st.integers(0, 700), min_size=1, max_size=6)
 
 
 def plan(name: str, rows: int) -> ShardPlan:
-    return ShardPlan(Shard(name, f"in/{name}", rows, ""), rows, (), ("prompt",), ())
+    return ShardPlan(Shard(name, f"in/{name}", rows, ""), rows, "", (), ("prompt",))
 
 
 def rows_of(assignment: Assignment) -> list[Row]:
-    return [(c.shard, row) for c in assignment.chunks for row in range(c.start, c.stop)]
+    """Row 0 stands for a shard without rows: it must be visited once as well."""
+    return [(c.shard, row) for c in assignment.chunks for row in range(c.start, max(1, c.stop))]
 
 
 class Farm:
@@ -91,8 +92,8 @@ class Farm:
 
 @given(SIZES, st.integers(1, 4), st.floats(0, 0.5), st.data())
 def test_every_row_comes_back_once_and_only_poison_is_condemned(sizes, workers, kills, data):
-    every = [(f"s{i}", row) for i, size in enumerate(sizes) for row in range(size)]
-    poison = set(data.draw(st.lists(st.sampled_from(every), max_size=4))) if every else set()
+    every = [(f"s{i}", row) for i, size in enumerate(sizes) for row in range(max(1, size))]
+    poison = set(data.draw(st.lists(st.sampled_from(every), max_size=4)))
     farm = Farm(sizes, workers, poison, kills, data.draw(st.integers(0, 2**32))).run()
     assert farm.answered == Counter(every)
     assert farm.condemned == poison
@@ -115,7 +116,7 @@ def test_gaps_and_the_done_chunks_that_count_tile_the_shard(rows, data):
     while border < rows:
         border = starts[border]
     assert border == rows
-    assert all(start < stop for start, stop in left)
+    assert all(start < stop for start, stop in left) or left == [(0, 0)]
 
 
 def test_a_resumed_shard_is_worked_on_only_where_nothing_is_done():
@@ -128,8 +129,17 @@ def test_a_resumed_shard_is_worked_on_only_where_nothing_is_done():
 
 def test_a_shard_without_open_rows_is_not_taken_on():
     coordinator = Coordinator()
-    assert not coordinator.add(plan("empty", 0))
+    assert not coordinator.add(plan("empty", 0), done=[Chunk("empty", 0, 0)])
     assert not coordinator.add(plan("done", 10), done=[Chunk("done", 0, 10)])
+    assert coordinator.idle
+
+
+def test_a_shard_without_rows_is_visited_once():
+    coordinator = Coordinator()
+    assert coordinator.add(plan("empty", 0))
+    assignment = coordinator.assign("w")
+    assert assignment and assignment.chunks == (Chunk("empty", 0, 0),)
+    assert [p.shard.name for p in coordinator.complete("w", assignment)] == ["empty"]
     assert coordinator.idle
 
 

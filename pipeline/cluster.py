@@ -1,0 +1,113 @@
+"""The Ray cluster that a job runs on, and how its machines are shared out among workers."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from pipeline.config import ClusterConfig
+from pipeline.errors import ConfigError
+
+MOST_CPUS = 8
+"""CPUs of one worker by default: beyond that, two workers decode more than one with twice the threads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A machine's resources as Ray counts them."""
+
+    cpus: float
+    gpus: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """What one worker is given. Fractions are shares of a CPU or GPU."""
+
+    cpus: float
+    gpus: float = 0.0
+
+    @property
+    def threads(self) -> int:
+        return max(1, int(self.cpus))
+
+    def fits(self, node: Node) -> int:
+        """How many such workers fit on a machine."""
+        rooms = [node.cpus / self.cpus] if self.cpus else []
+        rooms += [node.gpus / self.gpus] if self.gpus else []
+        return int(min(rooms, default=0) + 1e-6)
+
+
+@contextmanager
+def connected() -> Iterator[bool]:
+    """Joins the cluster of RAY_ADDRESS, or one that runs on this machine, or else starts a local one.
+
+    Yields whether it was started here; one that was is stopped at the end."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if ray.is_initialized():
+        yield False
+        return
+    ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+    try:
+        # Ray has no public word for it: the process that starts a cluster holds its head node.
+        head = ray._private.worker._global_node
+        yield head is not None and head.is_head()
+    finally:
+        ray.shutdown()
+
+
+def nodes() -> list[Node]:
+    """The machines that are alive now."""
+    described: Callable[[], list[dict[str, Any]]] = ray.nodes
+    found = [node["Resources"] for node in described() if node["Alive"]]
+    return [Node(resources.get("CPU", 0.0), resources.get("GPU", 0.0)) for resources in found]
+
+
+def share_out(config: ClusterConfig, machines: Sequence[Node]) -> tuple[Slot, int]:
+    """What each worker is given, and how many workers there are, at least one.
+
+    "auto": a worker for each GPU; without GPUs, workers of up to MOST_CPUS CPUs, as many as fit.
+    """
+    gpus = _gpus_each(config, machines)
+    slot = Slot(_cpus_each(config, machines, gpus), gpus)
+    count = sum(slot.fits(node) for node in machines) if config.actors == "auto" else config.actors
+    return slot, max(1, count)
+
+
+def check_room(slot: Slot, machines: Sequence[Node]) -> None:
+    """Raises ConfigError where no machine has room for a worker, ever."""
+    if not any(slot.fits(node) for node in machines):
+        raise ConfigError(
+            f"cluster.cpus_per_actor, cluster.gpus_per_actor: no machine has {slot.cpus:g} CPUs "
+            f"and {slot.gpus:g} GPUs for a worker"
+        )
+
+
+def _gpus_each(config: ClusterConfig, machines: Sequence[Node]) -> float:
+    if config.gpus_per_actor != "auto":
+        return config.gpus_per_actor
+    gpus = sum(node.gpus for node in machines)
+    if config.actors == "auto" or config.actors <= gpus:
+        return min(1.0, gpus)
+    # More workers than GPUs share them evenly.
+    return int(gpus) / config.actors
+
+
+def _cpus_each(config: ClusterConfig, machines: Sequence[Node], gpus: float) -> float:
+    if config.cpus_per_actor != "auto":
+        return config.cpus_per_actor
+    if gpus:
+        node = max(machines, key=lambda node: node.gpus)
+        return max(0.1, min(MOST_CPUS, int(node.cpus * gpus / node.gpus)))
+    largest = max((node.cpus for node in machines), default=1.0)
+    if config.actors == "auto":
+        return max(1.0, largest // -(-largest // MOST_CPUS))
+    share = sum(node.cpus for node in machines) / config.actors
+    return min(largest, float(int(share)) if share >= 1 else max(0.01, int(share * 100) / 100))

@@ -1,0 +1,136 @@
+"""One job from its input to _SUCCESS: plan, begin, work, finish."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.cluster import Slot, connected
+from pipeline.config import JobConfig
+from pipeline.fingerprint import Fingerprint
+from pipeline.interrupts import stoppable
+from pipeline.manifest import Manifest
+from pipeline.models import LocalModel, fetch_model
+from pipeline.ray_tasks import Chores
+from pipeline.records import response_name
+from pipeline.row_actor import RowWorker, WorkerFactory
+from pipeline.run import Run
+from pipeline.shards import Shard, ShardPlan, list_shards, plan_shard
+from pipeline.storage import Storage
+from pipeline.summary import Summary, error_counts
+from pipeline.tally import Tally
+from pipeline.worker import check_input
+
+PLANNED_HERE = 32
+"""Up to so many shards are planned by the driver itself, before Ray is started."""
+_COUNTED = 200
+
+
+@dataclass(frozen=True)
+class JobWorkers:
+    """Builds the workers of a job, each in its own process."""
+
+    job: JobConfig
+    fingerprint: Fingerprint
+
+    def __call__(self, slot: Slot) -> RowWorker:
+        from pipeline.build import build_worker
+
+        return build_worker(self.job, self.fingerprint, threads=slot.threads, on_gpu=slot.gpus > 0)
+
+
+Workers = Callable[[JobConfig, Fingerprint], WorkerFactory]
+
+
+def run_job(job: JobConfig, workers: Workers = JobWorkers, model: LocalModel | None = None) -> Summary:
+    """Runs a job to its end, or what is left of it, and prints its summary.
+
+    workers, model: stand-ins for the job's real workers and model. Raises JobError; what was committed
+    then stays, and the next call goes on from there.
+    """
+    job = anchored(job)
+    began = time.monotonic()
+    shards = list_shards(job.input.path)
+    model = model or fetch_model(job.model)
+    with ExitStack() as stack:
+        if len(shards) > PLANNED_HERE:
+            stack.enter_context(_on_ray())
+        plans = _plan(shards)
+        _check(job, plans)
+        manifest = _manifest(job, model, plans)
+        run = Run(job, plans, manifest)
+        if not manifest.begin():
+            run.take_stock()
+            if not run.idle:
+                local = stack.enter_context(_on_ray())
+                run.work(workers(job, manifest.fingerprint), local)
+            manifest.finish(plans)
+    summary = _summary(job, plans, manifest, run.tally, time.monotonic() - began)
+    print(summary)
+    return summary
+
+
+def anchored(job: JobConfig) -> JobConfig:
+    """The job with its local paths made absolute: workers start in folders of their own."""
+
+    def path(section: str) -> dict[str, object]:
+        value = getattr(job, section).path
+        absolute = value if "://" in value or "::" in value else str(Path(value).expanduser().absolute())
+        return {section: getattr(job, section).model_copy(update={"path": absolute})}
+
+    return job.model_copy(update=path("model") | path("input") | path("output"))
+
+
+def _plan(shards: list[Shard]) -> list[ShardPlan]:
+    """The plans of all shards, in the order of their names; large ones are planned first."""
+    by_size = sorted(shards, key=lambda shard: -shard.size)
+    if len(shards) <= PLANNED_HERE:
+        with ThreadPoolExecutor(8) as threads:
+            plans = list(threads.map(plan_shard, by_size))
+    else:
+        chores: Chores[Shard, ShardPlan] = Chores(plan_shard)
+        for shard in by_size:
+            chores.put(shard)
+        plans = []
+        while not chores.idle:
+            plans += chores.done(timeout=0.2)
+    return sorted(plans, key=lambda plan: plan.shard.name)
+
+
+def _check(job: JobConfig, plans: list[ShardPlan]) -> None:
+    """Refuses shards whose columns make no request, before any worker is started."""
+    for plan in {plan.columns: plan for plan in reversed(plans)}.values():
+        check_input(job, plan)
+
+
+def _manifest(job: JobConfig, model: LocalModel, plans: list[ShardPlan]) -> Manifest:
+    about = {"name": job.name, "input": job.input.path, "model": job.model.path}
+    return Manifest(Storage.at(job.output.path), Fingerprint.of(job, model.sha256, plans), about)
+
+
+def _summary(
+    job: JobConfig, plans: list[ShardPlan], manifest: Manifest, done_now: Tally, seconds: float
+) -> Summary:
+    finished = manifest.finished_shards()
+    failing = [response_name(plan.shard) for plan in plans if finished[plan.shard.name].failed]
+    return Summary(
+        name=job.name,
+        output=job.output.path,
+        shards=len(finished),
+        totals=sum(finished.values(), Tally()),
+        rows=done_now.rows,
+        tokens=done_now.total_tokens,
+        seconds=seconds,
+        errors=error_counts(manifest.output, failing[:_COUNTED]),
+    )
+
+
+@contextmanager
+def _on_ray() -> Iterator[bool]:
+    """Yields whether Ray was started here. Ray sets signal handlers as it starts, so ours come after it."""
+    with connected() as local, stoppable():
+        yield local

@@ -1,0 +1,192 @@
+"""Jobs on a real Ray cluster, with workers that answer by arithmetic and die on demand."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+
+from pipeline.answers import Answers
+from pipeline.cluster import Slot
+from pipeline.config import JobConfig
+from pipeline.driver import run_job
+from pipeline.engine.sequence import Generation
+from pipeline.errors import ConfigError, ModelError, OutputError, StorageError, WorkersExhausted
+from pipeline.fingerprint import Fingerprint
+from pipeline.manifest import Manifest
+from pipeline.models import LocalModel
+from pipeline.responders import Pulse
+from pipeline.rows import Row
+from pipeline.storage import Storage
+from pipeline.summary import Summary
+from pipeline.verify import verify
+from pipeline.worker import Identity, Worker
+
+MODEL = LocalModel(Path("fake.gguf"), "0" * 64, 1)
+
+
+class Echo:
+    """A responder that answers a prompt with itself in capitals.
+
+    "KILL" ends its process; "KILL ONCE <path>" does so while that path is absent; "FULL <path>" finds
+    the disk full while that path is absent."""
+
+    kind = "generate"
+
+    def __init__(self, answers: Answers) -> None:
+        self.answers, self.rows = answers, 0
+
+    def respond(self, rows: Sequence[Row], attempts: int) -> list[dict[str, Any]]:
+        self.rows += len(rows)
+        return [self.answer(row, attempts) for row in rows]
+
+    def answer(self, row: Row, attempts: int) -> dict[str, Any]:
+        text: str = row.request.prompt  # type: ignore[union-attr, assignment]
+        obey(text)
+        return self.answers.completion(row, Generation(text.upper(), (1, 2), "stop", 3, 1), attempts)
+
+    def pulse(self) -> Pulse:
+        return Pulse(rows=self.rows)
+
+    def close(self) -> None: ...
+
+
+def obey(prompt: str) -> None:
+    order, _, path = prompt.rpartition(" ")
+    if prompt == "KILL":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if order == "KILL ONCE" and not Path(path).exists():
+        Path(path).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if order == "FULL" and not Path(path).exists():
+        raise StorageError("no space left")
+
+
+@dataclass
+class Echoes:
+    job: JobConfig
+    fingerprint: Fingerprint
+
+    def __call__(self, slot: Slot) -> Worker:
+        identity = Identity("fake", self.fingerprint.digest)
+        answers = Answers("fake", self.fingerprint.digest, pa.schema([]))
+        manifest = Manifest(Storage.at(self.job.output.path), self.fingerprint)
+        return Worker(self.job, identity, manifest, Echo(answers))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    yield
+    ray.shutdown()
+
+
+class Case:
+    """One job's folders."""
+
+    def __init__(self, folder: Path) -> None:
+        self.input, self.output = folder / "in", folder / "out"
+
+    def shard(self, name: str, prompts: list[str]) -> None:
+        table = pa.table({"custom_id": [f"{name}-{i}" for i in range(len(prompts))], "prompt": prompts})
+        path = self.input / f"{name}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table.cast(pa.schema([("custom_id", pa.string()), ("prompt", pa.string())])), path)
+
+    def run(self, workers: Any = Echoes, **settings: Any) -> Summary:
+        paths = {"input": {"path": str(self.input)}, "output": {"path": str(self.output)}}
+        job = JobConfig.model_validate({"model": {"path": "fake.gguf"}, **paths, **settings})
+        return run_job(job, workers, MODEL)
+
+    def answers(self, name: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = pq.read_table(self.output / f"responses/{name}.parquet").to_pylist()
+        return rows
+
+
+@pytest.fixture
+def case(tmp_path) -> Case:
+    return Case(tmp_path)
+
+
+def test_a_job_of_many_shards_ends_whole(case):
+    shards = {"large": 700, "a/small": 3, "b/empty": 0, **{f"tiny{i}": 1 for i in range(20)}}
+    for name, rows in shards.items():
+        case.shard(name, [f"row {i}" for i in range(rows)])
+    summary = case.run(cluster={"actors": 2})
+    assert verify(str(case.output), deep=True).problems == []
+    assert (summary.totals.rows, summary.shards) == (723, 23)
+    assert [row["text"] for row in case.answers("large")] == [f"ROW {i}" for i in range(700)]
+    assert not (case.output / "_work").exists()
+    assert case.run(cluster={"actors": 2}).rows == 0
+
+
+def test_no_row_is_lost_or_blamed_when_an_actor_is_killed(case, tmp_path):
+    prompts = [f"row {i}" for i in range(299)]
+    case.shard("s", [*prompts, f"KILL ONCE {tmp_path / 'killed'}"])
+    summary = case.run(cluster={"actors": 1})
+    assert verify(str(case.output)).problems == []
+    assert (summary.totals.rows, summary.totals.failed) == (300, 0)
+    assert (tmp_path / "killed").exists()
+
+
+def test_only_a_row_that_kills_its_workers_is_set_aside(case):
+    case.shard("s", ["first", "KILL", "last"])
+    summary = case.run(cluster={"actors": 1})
+    assert [row["status_code"] for row in case.answers("s")] == [200, 500, 200]
+    assert case.answers("s")[1]["error"]["code"] == "worker_crashed"
+    assert summary.errors == {"worker_crashed": 1}
+
+
+def test_a_job_that_stopped_goes_on_with_what_is_left(case, tmp_path):
+    case.shard("s", [*(f"row {i}" for i in range(512)), f"FULL {tmp_path / 'space'}"])
+    with pytest.raises(StorageError, match="no space left"):
+        case.run(cluster={"actors": 1})
+    (tmp_path / "space").touch()
+    summary = case.run(cluster={"actors": 1})
+    assert summary.rows < summary.totals.rows == 513
+    assert verify(str(case.output)).problems == []
+
+
+def test_another_job_does_not_touch_the_output(case):
+    case.shard("s", ["row"])
+    case.run()
+    with pytest.raises(OutputError, match="max_tokens"):
+        case.run(request={"defaults": {"max_tokens": 3}})
+
+
+class NoModel(Echoes):
+    def __call__(self, slot: Slot) -> Worker:
+        raise ModelError("fake.gguf is not a GGUF file")
+
+
+class DeadAtBirth(Echoes):
+    def __call__(self, slot: Slot) -> Worker:
+        os._exit(1)
+
+
+def test_a_model_that_no_worker_can_load_stops_the_job_with_its_message(case):
+    case.shard("s", ["row"])
+    with pytest.raises(ModelError, match="is not a GGUF file"):
+        case.run(NoModel)
+
+
+def test_workers_that_die_while_starting_exhaust_the_job(case):
+    case.shard("s", ["row"])
+    with pytest.raises(WorkersExhausted, match="died while starting"):
+        case.run(DeadAtBirth, cluster={"actors": 1})
+
+
+def test_a_request_field_that_does_not_exist_is_refused_before_any_work(case):
+    case.shard("s", ["row"])
+    with pytest.raises(ConfigError, match="max_tokenz"):
+        case.run(request={"defaults": {"max_tokenz": 3}})
