@@ -12,7 +12,7 @@ from pipeline.config import JobConfig
 from pipeline.engine.embedder import Embedder
 from pipeline.engine.engine import Engine
 from pipeline.engine.llama import LlamaFile, LlamaGenerativeModel
-from pipeline.engine.llama_embedding import LlamaEmbeddingModel
+from pipeline.engine.llama_embedding import LlamaEmbeddingModel, is_embedding_model
 from pipeline.engine.runner import Runner
 from pipeline.engine.settings import fit
 from pipeline.fingerprint import Fingerprint
@@ -46,14 +46,16 @@ def _responder(
     job: JobConfig, file: LlamaFile, identity: Identity, *, threads: int, on_gpu: bool
 ) -> Responder:
     names = frozenset({"local", identity.model_id})
-    if file.traits.pooling not in ("", "0"):
-        return _embedding_responder(job, file, identity, names, threads)
+    if is_embedding_model(file.traits):
+        model = LlamaEmbeddingModel(file, job.engine, threads=threads, on_gpu=on_gpu)
+        answers = Answers(identity.model_id, identity.fingerprint, pa.schema([]), "embed")
+        return EmbeddingResponder(Embedder(model), answers, names=names, truncate=job.request.truncate)
     memory = _memory_share(threads)
     settings = fit(job.engine, file.traits, threads=threads, on_gpu=on_gpu, memory=memory)
-    model = LlamaGenerativeModel(file, settings)
+    generative = LlamaGenerativeModel(file, settings)
     return GenerativeResponder(
-        Runner(Engine(model, slots=settings.slots, step_tokens=settings.ubatch)),
-        model.vocabulary,
+        Runner(Engine(generative, slots=settings.slots, step_tokens=settings.ubatch)),
+        generative.vocabulary,
         Answers(identity.model_id, identity.fingerprint, pa.schema([])),
         names=names,
         context=settings.context,
@@ -65,11 +67,3 @@ def _memory_share(threads: int) -> int:
     """Bytes: the machine's memory by the worker's part of its CPUs."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return total * threads // max(threads, os.cpu_count() or 1)
-
-
-def _embedding_responder(
-    job: JobConfig, file: LlamaFile, identity: Identity, names: frozenset[str], threads: int
-) -> Responder:
-    model = LlamaEmbeddingModel(file, job.engine, threads=threads)
-    answers = Answers(identity.model_id, identity.fingerprint, pa.schema([]), "embed")
-    return EmbeddingResponder(Embedder(model), answers, names=names, truncate=job.request.truncate)

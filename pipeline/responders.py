@@ -188,7 +188,7 @@ class EmbeddingResponder:
                     "dimensions",
                 )
             inputs = embedding_inputs(model.vocabulary, request, None if self._truncate else model.context)
-            return [fit(tokens, model.context, truncate=self._truncate) for tokens in inputs]
+            return [fit(tokens, model.context, self._truncate, model.vocabulary) for tokens in inputs]
         except RowError as error:
             return error
 
