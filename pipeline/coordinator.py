@@ -15,8 +15,8 @@ HELD = 2
 """Assignments a worker holds at most: one to work on, one at hand before that one drains."""
 SUSPECT_ROWS = 16
 """The group size between a suspected chunk and its single rows: most groups prove innocent at once."""
-FEWEST_ROWS = 64
-"""The least rows that are cut off a longer shard when several workers near the end."""
+FEWEST_ROWS = 32
+"""The least rows that are cut off a longer shard, however slow the workers or near the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +84,14 @@ class Coordinator:
     A worker's death that its rows may have caused puts them under suspicion: tried in small groups,
     then one by one, each with a worker of its own. A row that is alone at `max_attempts` - 1 deaths
     (at least one) is condemned.
+
+    workers: how many there are now. chunk_rows: how many rows a worker answers in about a minute; chunks
+    are no longer than that, within FEWEST_ROWS and CHUNK_ROWS.
     """
 
     def __init__(self, max_attempts: int = 3, workers: int = 1) -> None:
         self.workers = workers
+        self.chunk_rows = CHUNK_ROWS
         self._fatal_deaths = max(1, max_attempts - 1)
         self._works: dict[str, _Work] = {}
         self._waiting: list[tuple[int, str]] = []
@@ -207,10 +211,11 @@ class Coordinator:
             yield chunk
 
     def _limit(self) -> int:
+        most = max(FEWEST_ROWS, min(CHUNK_ROWS, self.chunk_rows))
         if self.workers == 1:
-            return CHUNK_ROWS
+            return most
         share = -(-self._unassigned // self.workers)
-        return min(CHUNK_ROWS, max(FEWEST_ROWS, share))
+        return min(most, max(FEWEST_ROWS, share))
 
     def _home(self, worker: str) -> _Work | None:
         """The shard that the worker draws from: its last one, as readers are cheapest going forward."""

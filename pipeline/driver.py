@@ -12,7 +12,7 @@ from pathlib import Path
 from pipeline.cluster import Slot, connected
 from pipeline.config import JobConfig
 from pipeline.fingerprint import Fingerprint
-from pipeline.interrupts import stoppable
+from pipeline.interrupts import check_interrupted, stoppable
 from pipeline.manifest import Manifest
 from pipeline.models import LocalModel, fetch_model
 from pipeline.ray_tasks import Chores
@@ -97,6 +97,7 @@ def _plan(shards: list[Shard]) -> list[ShardPlan]:
             chores.put(shard)
         plans = []
         while not chores.idle:
+            check_interrupted()
             plans += chores.done(timeout=0.2)
     return sorted(plans, key=lambda plan: plan.shard.name)
 

@@ -11,31 +11,39 @@ from types import FrameType
 
 from pipeline.errors import JobError
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_received: list[int] = []
+
 
 class Interrupted(JobError):
     """The job was told to stop. What was committed stays; the same command resumes it."""
 
 
+def check_interrupted() -> None:
+    """Raises Interrupted if a signal came inside `stoppable`."""
+    if _received:
+        raise Interrupted(
+            f"stopped by {signal.Signals(_received[0]).name} (process {os.getpid()}); "
+            "what is committed stays: the same command resumes the job"
+        )
+
+
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Inside, the first SIGINT or SIGTERM raises Interrupted, and later ones are ignored."""
+    """Inside, SIGINT and SIGTERM are only noted, for `check_interrupted`.
+
+    An exception out of a handler would come up in the middle of Ray's own code, which can't take it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, _interrupt) for number in signals}
+    before = {number: signal.signal(number, _note) for number in _SIGNALS}
     try:
         yield
     finally:
+        _received.clear()
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    # A second signal must not break off the clean-up that the first began.
-    for other in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(other, signal.SIG_IGN)
-    raise Interrupted(
-        f"stopped by {signal.Signals(number).name} (process {os.getpid()}); "
-        "what is committed stays: the same command resumes the job"
-    )
+def _note(number: int, frame: FrameType | None) -> None:
+    _received.append(number)

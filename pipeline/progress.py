@@ -83,7 +83,7 @@ class Progress:
 
     def say(self, message: str) -> None:
         """A line that stays."""
-        self._console.print(message, markup=False)
+        self._console.print(message, markup=False, soft_wrap=True)
 
     def show(self, committed: int, pulse: Pulse, workers: int) -> None:
         """committed: rows of the job that are safe in the output."""

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from pipeline.cluster import check_room, nodes, share_out
 from pipeline.config import JobConfig
 from pipeline.coordinator import Coordinator
+from pipeline.interrupts import check_interrupted
 from pipeline.manifest import Manifest
 from pipeline.progress import Progress
 from pipeline.progress_file import ProgressFile
@@ -17,7 +18,7 @@ from pipeline.ray_pool import Done, Event, Lost, RayPool
 from pipeline.ray_tasks import Chores
 from pipeline.records import WORK, footer_of, response_name
 from pipeline.row_actor import WorkerFactory
-from pipeline.shards import Chunk, ShardPlan
+from pipeline.shards import CHUNK_ROWS, Chunk, ShardPlan
 from pipeline.tally import Tally
 
 GROW_EVERY = 15.0
@@ -81,6 +82,7 @@ class Run:
 
     def _until_done(self) -> None:
         while not (self.idle and self._assembly.idle):
+            check_interrupted()
             for event in self._pool.events(timeout=0.2):
                 self._to_assemble += self._take(event)
             self._hand_out()
@@ -129,9 +131,17 @@ class Run:
     def _hand_out(self) -> None:
         ready = self._pool.ready
         self._coordinator.workers = max(1, len(ready))
+        self._coordinator.chunk_rows = self._rows_a_minute()
         # In turns, so that the last rows are spread over all workers.
         while ready:
             ready = [worker for worker in ready if self._give(worker)]
+
+    def _rows_a_minute(self) -> int:
+        """A worker's, but no less than it decodes at once, so that two assignments keep its batch full."""
+        workers = self._coordinator.workers
+        if not self._progress.rates.rows:
+            return CHUNK_ROWS
+        return int(max(60 * self._progress.rates.rows, self._pool.pulse().running) / workers)
 
     def _give(self, worker: str) -> bool:
         assignment = self._coordinator.assign(worker)

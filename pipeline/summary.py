@@ -30,7 +30,7 @@ class Summary:
     def __str__(self) -> str:
         totals = self.totals
         lines = [
-            f"{self.name}: {totals.rows:,} rows in {self.shards:,} shards; "
+            f"{self.name}: {totals.rows:,} rows in {self.shards:,} shard{'' if self.shards == 1 else 's'}; "
             f"{totals.succeeded:,} succeeded, {totals.failed:,} with an error",
             f"tokens: {totals.prompt_tokens:,} in ({totals.cached_tokens:,} cached), "
             f"{totals.completion_tokens:,} out",

@@ -176,6 +176,14 @@ def test_few_rows_are_divided_among_all_workers():
     assert sizes == [FEWEST_ROWS] * 4
 
 
+def test_chunks_of_slow_workers_are_shorter():
+    coordinator = Coordinator()
+    coordinator.add(plan("s", 1000))
+    coordinator.chunk_rows = 100
+    assignment = coordinator.assign("w")
+    assert assignment and assignment.rows == 100
+
+
 def test_what_a_worker_thought_dead_reports_later_changes_nothing():
     coordinator = Coordinator()
     coordinator.add(plan("s", 5))

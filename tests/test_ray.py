@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +23,12 @@ from pipeline.driver import run_job
 from pipeline.engine.sequence import Generation
 from pipeline.errors import ConfigError, ModelError, OutputError, StorageError, WorkersExhausted
 from pipeline.fingerprint import Fingerprint
+from pipeline.interrupts import Interrupted
 from pipeline.manifest import Manifest
 from pipeline.models import LocalModel
 from pipeline.responders import Pulse
 from pipeline.rows import Row
+from pipeline.status import status
 from pipeline.storage import Storage
 from pipeline.summary import Summary
 from pipeline.verify import verify
@@ -38,7 +41,7 @@ class Echo:
     """A responder that answers a prompt with itself in capitals.
 
     "KILL" ends its process; "KILL ONCE <path>" does so while that path is absent; "FULL <path>" finds
-    the disk full while that path is absent."""
+    the disk full while that path is absent; "STOP <process>" sends SIGTERM there, and waits."""
 
     kind = "generate"
 
@@ -69,6 +72,9 @@ def obey(prompt: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if order == "FULL" and not Path(path).exists():
         raise StorageError("no space left")
+    if order == "STOP":
+        os.kill(int(path), signal.SIGTERM)
+        time.sleep(30)
 
 
 @dataclass
@@ -155,6 +161,15 @@ def test_a_job_that_stopped_goes_on_with_what_is_left(case, tmp_path):
     summary = case.run(cluster={"actors": 1})
     assert summary.rows < summary.totals.rows == 513
     assert verify(str(case.output)).problems == []
+
+
+def test_a_signal_stops_the_job_and_says_how_to_resume(case):
+    case.shard("s", [f"STOP {os.getpid()}"])
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted, match=r"SIGTERM.*the same command resumes"):
+        case.run(cluster={"actors": 1})
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert status(str(case.output)).rows_done == 0
 
 
 def test_another_job_does_not_touch_the_output(case):
