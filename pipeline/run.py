@@ -23,6 +23,8 @@ from pipeline.tally import Tally
 
 GROW_EVERY = 15.0
 """Seconds between looks for machines that have joined the cluster."""
+FIRST_ROWS = 64
+"""Rows of a CPU worker's chunks before its pace is known: something is committed soon, however slow it is."""
 _STALL_SLACK = 60.0
 
 
@@ -65,6 +67,7 @@ class Run:
         """Works until every shard is committed."""
         machines = nodes()
         slot, size = share_out(self._job.cluster, machines)
+        self._first_rows = CHUNK_ROWS if slot.gpus else FIRST_ROWS
         if local:
             check_room(slot, machines)
         self._pool = RayPool(build, slot, size, stall=self._job.retry.row_deadline + _STALL_SLACK)
@@ -140,7 +143,7 @@ class Run:
         """A worker's, but no less than it decodes at once, so that two assignments keep its batch full."""
         workers = self._coordinator.workers
         if not self._progress.rates.rows:
-            return CHUNK_ROWS
+            return self._first_rows
         return int(max(60 * self._progress.rates.rows, self._pool.pulse().running) / workers)
 
     def _give(self, worker: str) -> bool:
