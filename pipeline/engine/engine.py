@@ -6,13 +6,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.engine.model import Batch, GenerativeModel, NoRoom
 from pipeline.engine.prefixes import Prefix
-from pipeline.engine.scheduler import Scheduler, Step
+from pipeline.engine.scheduler import Piece, Scheduler, Step
 from pipeline.engine.sequence import FinishReason, Generation, Outcome, Sequence, State
 from pipeline.errors import RowError, WorkerError
 
@@ -101,8 +102,8 @@ class Engine:
 
     def _settle_cells(self) -> None:
         """Cells of rows that left are dropped, before others take the same sequence ids."""
-        for slot in self._scheduler.released:
-            self._model.forget(slot)
+        for slot, start in self._scheduler.released:
+            self._model.forget(slot, start)
         self._scheduler.released.clear()
         for row, prefix in self._scheduler.shares():
             self._model.share(prefix.slot, row.slot, len(prefix.tokens))
@@ -118,8 +119,8 @@ class Engine:
                 step = smaller or self._make_room()
             finally:
                 self.counters.decode_seconds += time.perf_counter() - began
-                for slot in step.dummies:
-                    self._model.forget(slot)
+                for slot, position in step.dummies:
+                    self._model.forget(slot, position)
 
     def _make_room(self) -> Step:
         if self._scheduler.preempt() is None:
@@ -171,17 +172,11 @@ class Engine:
 def _batch(step: Step) -> Batch:
     """The step's tokens by ascending sequence id, the order that split streams need."""
     batch = Batch([], [], [], [])
-    dummies = iter([*step.dummies, None])
-    dummy = next(dummies)
-    for piece in step.pieces:
-        while dummy is not None and dummy < piece.work.slot:
-            _add(batch, [0], 0, dummy)
-            dummy = next(dummies)
-        _add(batch, piece.work.pending(piece.count), piece.work.filled, piece.work.slot)
-        batch.wants_logits[-1] = piece.wants
-    while dummy is not None:
-        _add(batch, [0], 0, dummy)
-        dummy = next(dummies)
+    parts: list[tuple[int, int, Piece | None]] = [(p.work.slot, p.work.filled, p) for p in step.pieces]
+    parts += [(slot, position, None) for slot, position in step.dummies]
+    for slot, position, piece in sorted(parts, key=itemgetter(0)) if step.dummies else parts:
+        _add(batch, piece.work.pending(piece.count) if piece else [0], position, slot)
+        batch.wants_logits[-1] = piece is not None and piece.wants
     return batch
 
 

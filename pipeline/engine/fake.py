@@ -96,6 +96,8 @@ class FakeModel:
             raise WorkerError(f"sequence {target} is not empty")
         if self.split and len(self.held[source]) != length:
             raise WorkerError("a partial copy of a stream")
+        if length and not self.held.get(source):
+            raise WorkerError(f"sequence {source} is empty")
         cells = self.held[source][:length]
         self.held[target] = [_Cell(cell.token) for cell in cells] if self.split else cells
 

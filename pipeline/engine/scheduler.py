@@ -25,10 +25,10 @@ class Piece:
 
 @dataclass(slots=True)
 class Step:
-    """One decode call. dummies: free sequences that get a throw-away token each."""
+    """One decode call. dummies: free sequences that get a throw-away token, and its position."""
 
     pieces: list[Piece] = field(default_factory=list)
-    dummies: list[int] = field(default_factory=list)
+    dummies: list[tuple[int, int]] = field(default_factory=list)
 
     def half(self) -> Step | None:
         """The first half of the step, None where nothing smaller is left."""
@@ -60,8 +60,10 @@ class Scheduler:
         self.waiting: deque[Sequence] = deque()
         # In the order of admission: the last one is the youngest.
         self.running: dict[Sequence, None] = {}
-        # Sequence ids whose cells the model must forget before the next step.
-        self.released: list[int] = []
+        # Free slots of split streams that still hold the prefix of the row that left.
+        self._kept: dict[int, tuple[int, ...]] = {}
+        # Sequence ids, and the position from which the model must forget their cells before the next step.
+        self.released: list[tuple[int, int]] = []
 
     def submit(self, sequence: Sequence) -> None:
         self.waiting.append(sequence)
@@ -122,10 +124,23 @@ class Scheduler:
             self._prefix_of[row] = prefix
         if row.cached is None:
             row.cached = 0 if prefix is None or (fresh and not self._split) else len(prefix.tokens)
-        row.slot = heapq.heappop(self._free)
+        self._take_slot(row)
         row.state = State.PREFILL
         self.running[row] = None
         return True
+
+    def _take_slot(self, row: Sequence) -> None:
+        """The lowest free slot, but for one that holds the row's prefix already."""
+        key = _key(row)
+        row.slot = min((slot for slot in self._free if self._kept.get(slot) == key), default=self._free[0])
+        self._free.remove(row.slot)
+        heapq.heapify(self._free)
+        kept = self._kept.pop(row.slot, None)
+        if kept and kept == key:
+            row.filled = len(key)
+            self._drop_prefix(row)
+        elif kept:
+            self.released.append((row.slot, 0))
 
     def _prefix_for(self, row: Sequence) -> tuple[Prefix | None, bool]:
         """The prefix that `row` shares, and whether it was opened for it."""
@@ -154,14 +169,18 @@ class Scheduler:
         slot = self._prefixes.evict()
         if slot is None:
             return False
-        self.released.append(slot)
+        self.released.append((slot, 0))
         return True
 
     def _leave(self, row: Sequence) -> None:
         del self.running[row]
         self._drop_prefix(row)
         heapq.heappush(self._free, row.slot)
-        self.released.append(row.slot)
+        key = _key(row)
+        keeps = self._split and bool(key) and row.filled >= len(key)
+        if keeps:
+            self._kept[row.slot] = key
+        self.released.append((row.slot, len(key) if keeps else 0))
 
     def _drop_prefix(self, row: Sequence) -> None:
         prefix = self._prefix_of.pop(row, None)
@@ -196,7 +215,8 @@ class Scheduler:
         if work:
             return Step([_prefill(work, self._batch)])
         rows = sorted(self._decoding(), key=lambda row: row.slot)
-        return Step([Piece(row, 1, True) for row in rows], _companions([row.slot for row in rows]))
+        dummies = _companions([row.slot for row in rows])
+        return Step([Piece(row, 1, True) for row in rows], [(s, len(self._kept.get(s, ()))) for s in dummies])
 
 
 def _prefill(work: Work, room: int) -> Piece:
