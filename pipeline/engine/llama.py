@@ -108,7 +108,7 @@ class LlamaFile:
         self.path = path
         self.handle = lib.llama_model_load_from_file(str(path).encode(), params)
         if not self.handle:
-            raise ModelError(f"llama.cpp can't load {path}: {_last_complaints()}")
+            raise ModelError(f"llama.cpp can't load {path}: {last_complaints()}")
 
     def __del__(self) -> None:
         if getattr(self, "handle", None):
@@ -199,7 +199,7 @@ def new_context(file: LlamaFile, settings: EngineSettings, *, embedding: bool = 
     context = lib.llama_init_from_model(file.handle, params)
     if not context:
         raise ModelError(
-            f"llama.cpp can't make a context of {params.n_ctx} cells for {file.path}: {_last_complaints()}; "
+            f"llama.cpp can't make a context of {params.n_ctx} cells for {file.path}: {last_complaints()}; "
             "try a smaller engine.context or engine.slots"
         )
     return context
@@ -230,7 +230,7 @@ class LlamaGenerativeModel:
         if status == 1:
             raise NoRoom(f"no room for {len(batch)} tokens")
         if status != 0:
-            raise WorkerError(f"llama_decode returned {status}: {_last_complaints()}")
+            raise WorkerError(f"llama_decode returned {status}: {last_complaints()}")
         outputs = sum(batch.wants_logits)
         if not outputs:
             return np.empty((0, self.vocabulary.size), np.float32)
@@ -247,5 +247,6 @@ class LlamaGenerativeModel:
         lib.llama_memory_seq_rm(self._memory, sequence, start, -1)
 
 
-def _last_complaints() -> str:
+def last_complaints() -> str:
+    """What llama.cpp last logged as a warning or an error."""
     return "; ".join(_complaints) or "it gave no reason"

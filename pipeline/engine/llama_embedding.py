@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import EngineConfig
-from pipeline.engine.llama import LlamaBatch, LlamaFile, LlamaVocabulary, _last_complaints, new_context
+from pipeline.engine.llama import LlamaBatch, LlamaFile, LlamaVocabulary, last_complaints, new_context
 from pipeline.engine.model import Batch
 from pipeline.engine.settings import EngineSettings, ModelTraits, fit
 from pipeline.errors import ModelError, WorkerError
@@ -91,7 +91,7 @@ class LlamaEmbeddingModel:
         else:
             status = lib.llama_encode(self._context, self._batch.struct)
         if status != 0:
-            raise WorkerError(f"llama.cpp returned {status} for a batch of inputs: {_last_complaints()}")
+            raise WorkerError(f"llama.cpp returned {status} for a batch of inputs: {last_complaints()}")
 
     def _pooled(self, sequence: int) -> NDArray[np.float32]:
         pointer = lib.llama_get_embeddings_seq(self._context, sequence)

@@ -115,7 +115,7 @@ class EmbeddingModel(Protocol):
 
     @property
     def batch_tokens(self) -> int:
-        """The most tokens of one `embed` call, all inputs together."""
+        """The most tokens of one `embed` call, all inputs together; a longer input goes alone."""
 
     @property
     def max_sequences(self) -> int:
