@@ -27,7 +27,7 @@ ASKS = [
     "What is 7 times 8?",
     "List the colours of a rainbow, one per line, and say which of them you like best, and why.",
     "Explain bread to a child.",
-    "Who was Ada Lovelace? " + "Please be exact. " * 20,
+    "Who was Ada Lovelace? " + "Please be exact. " * 12,
     "Translate 'good morning' to French.",
 ]
 
@@ -110,23 +110,23 @@ def test_each_greedy_token_is_the_arg_max_of_a_plain_evaluation(gguf, reproducib
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_reproducible_rows_are_the_same_under_every_schedule(gguf, temperature):
-    rows = list(range(8))
+    rows = list(range(6))
     shuffled = random.Random(5).sample(rows, len(rows))
     schedules = [
-        ({"slots": 1}, rows, 0, 2),
-        ({"slots": 3}, rows, 0, 1),
-        ({"slots": 5}, rows[::-1], 0, 2),
-        ({"slots": 8}, shuffled, 0, 2),
-        ({"slots": 7}, rows, 0, 1),
-        ({"slots": 4}, shuffled, 6, 2),
+        ({"slots": 1}, rows, 0, 1),
+        ({"slots": 3}, rows, 0, 2),
+        ({"slots": 5}, rows[::-1], 0, 1),
+        ({"slots": 8}, shuffled, 0, 1),
+        ({"slots": 7}, rows, 0, 2),
+        ({"slots": 4}, shuffled, 6, 1),
     ]
     seen = []
     for engine, order, preempt_every, threads in schedules:
         model, slots = model_of(gguf, threads=threads, reproducible=True, **engine)
-        outcomes = generate(model, slots, order, temperature, preempt_every, max_tokens=8)
+        outcomes = generate(model, slots, order, temperature, preempt_every, max_tokens=6)
         seen.append([outcomes[at] for at in rows])
     assert all(outcomes == seen[0] for outcomes in seen[1:])
-    assert len({outcome.text for outcome in seen[0]}) > 4
+    assert len({outcome.text for outcome in seen[0]}) > 3
 
 
 def test_a_file_that_is_no_gguf_is_a_clear_error(tmp_path):
