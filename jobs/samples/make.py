@@ -109,7 +109,7 @@ def _chat(
     return {
         "id": name,
         "messages": [{"role": role, "content": question}],
-        "max_tokens": 96,
+        "max_tokens": 80,
         "temperature": temperature,
     }
 
@@ -118,7 +118,7 @@ def completions() -> pa.Table:
     """Each beginning is continued twice, with two seeds."""
     return pa.Table.from_pylist(
         [
-            {"id": f"story-{n:02}-{seed}", "prompt": text, "max_tokens": 64, "temperature": 0.8, "seed": seed}
+            {"id": f"story-{n:02}-{seed}", "prompt": text, "max_tokens": 48, "temperature": 0.8, "seed": seed}
             for n, text in enumerate(BEGINNINGS, 1)
             for seed in (1, 2)
         ]
@@ -145,10 +145,10 @@ def _label_body(text: str) -> dict[str, Any]:
 
 
 def reviews() -> pa.Table:
-    """Data that knows nothing of requests: a name, a product, a text."""
+    """Data that knows nothing of requests: a name, a product, a review."""
     return pa.Table.from_pylist(
         [
-            {"id": f"review-{n:02}", "product": product, "text": text}
+            {"id": f"review-{n:02}", "product": product, "review": text}
             for n, (product, text) in enumerate(REVIEWS, 1)
         ]
     )
