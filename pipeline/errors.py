@@ -1,15 +1,15 @@
 """Every failure that nightherd names, in one picture.
 
-    NightherdError
-    ├── JobError             the job stops; nothing that was committed is lost          exit 1
-    │   ├── ConfigError      the command line or the job file is wrong                  exit 2
-    │   ├── InputError       the input is missing or unreadable as a whole
-    │   ├── OutputError      the output belongs to another job, or contradicts itself
-    │   ├── StorageError     a file system refused, after retries
-    │   ├── ModelError       the model can't be fetched, isn't a GGUF, or doesn't fit
-    │   └── WorkersExhausted workers died more often than the job allows
-    ├── WorkerError          a worker's engine is broken; its rows go to another worker
-    └── RowError             an answer like any other: the row's error column
+NightherdError
+├── JobError             the job stops; nothing that was committed is lost          exit 1
+│   ├── ConfigError      the command line or the job file is wrong                  exit 2
+│   ├── InputError       the input is missing or unreadable as a whole
+│   ├── OutputError      the output belongs to another job, or contradicts itself
+│   ├── StorageError     a file system refused, after retries
+│   ├── ModelError       the model can't be fetched, isn't a GGUF, or doesn't fit
+│   └── WorkersExhausted workers died more often than the job allows
+├── WorkerError          a worker's engine is broken; its rows go to another worker
+└── RowError             an answer like any other: the row's error column
 """
 
 from __future__ import annotations

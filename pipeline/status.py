@@ -67,8 +67,9 @@ def _unfinished(output: Storage, record: Mapping[str, Any], progress: Mapping[st
     told = Tally.from_dict(progress["tally"]) if progress.get("tally") else Tally()
     tally = max(told, sum(committed, Tally()), key=lambda t: t.rows)
     ago = max(0.0, time.time() - progress["updated"]) if "updated" in progress else None
+    silent = ago is None or ago >= SILENCE or bool(progress.get("stopped"))
     return Status(
-        state="running" if ago is not None and ago < SILENCE else "stopped",
+        state="stopped" if silent else "running",
         rows_done=max(int(progress.get("rows_done", 0)), tally.rows),
         rows_total=sum(shard["rows"] for shard in shards.values()),
         shards_done=len(committed),
