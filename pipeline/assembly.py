@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -72,7 +73,7 @@ def cover(chunks: Iterable[Chunk]) -> list[Chunk]:
     best: dict[int, tuple[int, Chunk | None]] = {0: (0, None)}
     ends = [0]
     for chunk in sorted(set(chunks), key=lambda c: (c.stop, c.start)):
-        before = max(end for end in ends if end <= chunk.start)
+        before = _last_end(ends, chunk.start)
         rows, last = best[before][0] + chunk.rows, best[ends[-1]][0]
         if rows > last:
             best[chunk.stop] = (rows, chunk)
@@ -86,8 +87,13 @@ def _walk_back(best: dict[int, tuple[int, Chunk | None]], ends: list[int]) -> li
     at = ends[-1]
     while (chunk := best[at][1]) is not None:
         chosen.append(chunk)
-        at = max(end for end in ends if end <= chunk.start)
+        at = _last_end(ends, chunk.start)
     return chosen[::-1]
+
+
+def _last_end(ends: list[int], row: int) -> int:
+    """The last of the ascending `ends` that is not behind `row`."""
+    return ends[bisect_right(ends, row) - 1]
 
 
 def joined(footers: Iterable[Footer]) -> Footer:
