@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from pipeline.answers import Answers, Kind, tally
+from pipeline.answers import Answers, Kind, response_schema, tally
 from pipeline.config import JobConfig
 from pipeline.errors import InputError, RowError, WorkerError
 from pipeline.manifest import Manifest
@@ -36,6 +36,8 @@ class Worker:
     """Answers chunks. `process` may be called from several threads: their rows share the batch."""
 
     def __init__(self, job: JobConfig, identity: Identity, manifest: Manifest, responder: Responder) -> None:
+        """Raises ConfigError where a kept column would have the name of one of the output's."""
+        response_schema(responder.kind, pa.schema([(name, pa.null()) for name in job.output.keep]))
         self._job = job
         self._identity = identity
         self._manifest = manifest
