@@ -14,7 +14,7 @@ from pipeline.engine.engine import Engine
 from pipeline.engine.llama import LlamaFile, LlamaGenerativeModel
 from pipeline.engine.llama_embedding import LlamaEmbeddingModel, is_embedding_model
 from pipeline.engine.runner import Runner
-from pipeline.engine.settings import fit
+from pipeline.engine.settings import fit, gpu_layers
 from pipeline.fingerprint import Fingerprint
 from pipeline.manifest import Manifest
 from pipeline.models import fetch_model
@@ -31,8 +31,7 @@ def build_worker(job: JobConfig, fingerprint: Fingerprint, *, threads: int, on_g
     """
     path = fetch_model(job.model).path
     identity = Identity(model_id(job, path), fingerprint.digest)
-    gpu_layers = (-1 if on_gpu else 0) if job.engine.gpu_layers == "auto" else job.engine.gpu_layers
-    file = LlamaFile(path, gpu_layers)
+    file = LlamaFile(path, gpu_layers(job.engine, on_gpu=on_gpu))
     responder = _responder(job, file, identity, threads=threads, on_gpu=on_gpu)
     return Worker(job, identity, Manifest(Storage.at(job.output.path), fingerprint), responder)
 

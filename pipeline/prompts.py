@@ -142,7 +142,7 @@ def _text_tokens(vocabulary: Vocabulary, text: Text, param: str, context: int | 
 
 
 def _check_size(vocabulary: Vocabulary, size: int, param: str, context: int | None) -> None:
-    longest = max([vocabulary.longest_piece, *(len(text.encode()) for text in vocabulary.control_texts)])
+    longest = vocabulary.longest_piece
     if context is not None and size > context * longest:
         reason = (
             f"{param} has {size} bytes, at least {size // longest} tokens, but the context holds {context}"

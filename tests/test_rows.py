@@ -266,6 +266,6 @@ forms = st.sampled_from(
 @given(forms.flatmap(lambda names: st.fixed_dictionaries(dict.fromkeys(names, values))))
 def test_nothing_in_a_row_raises(record: dict[str, Any]) -> None:
     row = read(record, template=LABEL) if "text" in record else read(record)
-    row.custom_id.encode()
+    assert row.custom_id.encode()
     if isinstance(row.request, RowError):
         row.request.message.encode()

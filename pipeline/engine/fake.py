@@ -33,7 +33,7 @@ class FakeVocabulary:
     bos_text = "<s>"
     eos_text = "</s>"
     control_texts = tuple(_CONTROL)
-    longest_piece = 1
+    longest_piece = max(map(len, _CONTROL))
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         tokens = [BOS] if add_special else []

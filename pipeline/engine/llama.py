@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections import deque
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,8 @@ class LlamaVocabulary:
     @cached_property
     def longest_piece(self) -> int:
         """Bytes of the longest token: no text of n bytes has fewer than n / longest_piece tokens."""
-        return max(len(self.piece(token)) for token in range(self.size))
+        pieces = (len(self.piece(token)) for token in range(self.size))
+        return max(chain(pieces, (len(text.encode()) for text in self.control_texts)))
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         data = text.encode("utf-8")
@@ -138,7 +140,6 @@ class LlamaFile:
             * lib.llama_model_n_layer(self.handle)
             * lib.llama_model_n_head_kv(self.handle)
             * width,
-            has_encoder=bool(lib.llama_model_has_encoder(self.handle)),
             is_recurrent=bool(
                 lib.llama_model_is_recurrent(self.handle) or lib.llama_model_is_hybrid(self.handle)
             ),

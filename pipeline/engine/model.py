@@ -38,7 +38,7 @@ class Vocabulary(Protocol):
 
     @property
     def longest_piece(self) -> int:
-        """Bytes of the longest token: n bytes of text are at least n / longest_piece tokens."""
+        """Bytes of the longest token, or control token's text: n bytes are at least n / this tokens."""
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """Token ids of `text`. add_special: BOS/EOS/CLS/SEP as the model wants them.

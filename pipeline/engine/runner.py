@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 
 from pipeline.engine.engine import Engine
 from pipeline.engine.sequence import Outcome, Sequence
@@ -32,7 +33,7 @@ class Runner:
         with self._submitting:
             for at, new in enumerate(sequences):
                 try:
-                    self.engine.submit(new(lambda outcome, at=at: call.set(at, outcome)))  # type: ignore[misc]
+                    self.engine.submit(new(partial(call.set, at)))
                 except RowError as error:
                     call.set(at, error)
         with self._wake:

@@ -48,7 +48,6 @@ class Scheduler:
     """
 
     def __init__(self, *, slots: int, sequences: int, cells: int, split: bool, batch: int, step: int) -> None:
-        self._slots = slots
         self._cells = cells
         self._split = split
         self._batch = batch

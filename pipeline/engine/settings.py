@@ -19,7 +19,6 @@ class ModelTraits:
 
     context: int
     cell_values: int
-    has_encoder: bool
     is_recurrent: bool
     has_window: bool
     pooling: str
@@ -39,14 +38,9 @@ class EngineSettings:
     batch: int
     ubatch: int
     threads: int
-    gpu_layers: int
     flash_attention: bool | Auto
     kv_type: str
     split: bool
-
-    @property
-    def reproducible(self) -> bool:
-        return self.split
 
 
 def fit(
@@ -74,11 +68,15 @@ def fit(
         batch=batch,
         ubatch=ubatch,
         threads=threads if config.threads == "auto" else config.threads,
-        gpu_layers=(-1 if on_gpu else 0) if config.gpu_layers == "auto" else config.gpu_layers,
         flash_attention=config.flash_attention,
         kv_type=config.kv_type,
         split=reproducible,
     )
+
+
+def gpu_layers(config: EngineConfig, *, on_gpu: bool) -> int:
+    """Layers of the model to put on the GPU, -1 for all. It is needed before the model is loaded."""
+    return (-1 if on_gpu else 0) if config.gpu_layers == "auto" else config.gpu_layers
 
 
 def _context(config: EngineConfig, traits: ModelTraits) -> int:
