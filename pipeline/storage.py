@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-import shutil
-import tempfile
-import threading
-import time
-import uuid
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -18,35 +15,27 @@ import fsspec
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.utils import glob_translate
 
-from pipeline.errors import NightherdError, StorageError
-from pipeline.local_files import link, make_folder, sync_folder, walk
+from pipeline.errors import StorageError
+from pipeline.files.aside import aside, sweep, temporary_folder
+from pipeline.files.entry import Entry
+from pipeline.files.file_server import FileServer
+from pipeline.files.input_file import InputFile
+from pipeline.files.local import open_local, put_in_place, remove_empty, remove_tree, walk
+from pipeline.files.memory import MemoryFiles
+from pipeline.files.object_store import ObjectStore
+from pipeline.files.remote import RemoteFiles
+from pipeline.files.retries import retried
+
+__all__ = ["ASIDE", "Entry", "Storage"]
 
 T = TypeVar("T")
 Write = Callable[[BinaryIO], None]
 Check = Callable[[Path], None]
 
 ASIDE = "_work/tmp"
-_TRIES = 3
-_FIRST_PAUSE = 0.2
-_STAMPS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "updated", "created")
-_FINAL = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
-# memory:// lives in one process and has no create-only put: one lock makes the test and the put one step.
-_memory = threading.Lock()
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A file as a listing shows it. stamp: its etag or time of change, "" where the store has neither."""
-
-    size: int
-    stamp: str
-
-    @classmethod
-    def of(cls, info: dict[str, Any]) -> Entry:
-        """From what fsspec says of a file."""
-        stamp = next((info[key] for key in _STAMPS if info.get(key)), "")
-        return cls(int(info["size"] or 0), str(stamp).strip('"'))
+"""Where files lie while they are written, on file systems that can rename."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +43,8 @@ class Storage:
     """A folder `root` of the file system `fs`. Names are paths below it, with "/" between their parts.
 
     A file that is published is complete or absent for every reader, at every moment, also when the
-    writer dies; the first to publish a name wins. Raises StorageError where a file system fails three
-    times in a row; FileNotFoundError where a file to read is absent.
+    writer dies; the first to publish a name wins. Raises StorageError where a file system fails again
+    and again; FileNotFoundError where a file to read is absent.
     """
 
     url: str
@@ -66,7 +55,7 @@ class Storage:
     def at(cls, url: str) -> Storage:
         """The folder at a local path or fsspec URL; it need not exist. Raises StorageError."""
         try:
-            fs, root = fsspec.core.url_to_fs(url)
+            fs, root = fsspec.core.url_to_fs(url, **_options(url))
         except (ImportError, ValueError) as error:
             raise StorageError(f"{url}: {error}") from None
         return cls(url.rstrip("/") or "/", fs, str(root).rstrip("/"))
@@ -82,49 +71,46 @@ class Storage:
     def local(self) -> bool:
         return isinstance(self.fs, LocalFileSystem)
 
-    @property
-    def _object_store(self) -> bool:
-        return bool(getattr(self.fs, "async_impl", False))
-
     def path(self, name: str) -> str:
         return f"{self.root}/{name}" if name else self.root
 
     def list(self, below: str = "") -> dict[str, Entry]:
         """All files at any depth under the folder `below`, in the order of names; {} if it is absent."""
-        found = self._try(f"list {below or '.'}", lambda: self._find(self.path(below)))
-        start = len(self.root) + 1
-        return {path[start:]: Entry.of(info) for path, info in sorted(found.items())}
+        return self._list(below, None)
 
     def glob(self, pattern: str) -> dict[str, Entry]:
         """The files below this folder that a glob matches ("**" spans folders), in the order of names."""
-        found = self._try(f"list {pattern}", lambda: self.fs.glob(self._fresh(pattern), detail=True))
-        start, files = len(self.root) + 1, (f for f in sorted(found.items()) if f[1]["type"] != "directory")
-        return {path[start:]: Entry.of(info) for path, info in files}
+        folder, depth = _fixed_part(pattern)
+        fits = re.compile(glob_translate(pattern)).match
+        return {name: entry for name, entry in self._list(folder, depth).items() if fits(name)}
 
     def entry(self, name: str) -> Entry:
         return Entry.of(self._try(f"look for {name}", lambda: self.fs.info(self._fresh(name))))
 
     def exists(self, name: str) -> bool:
-        return bool(self._try(f"look for {name}", lambda: self.fs.isfile(self._fresh(name))))
+        return self._try(f"look for {name}", lambda: self._is_file(self._fresh(name)))
 
     def read_bytes(self, name: str) -> bytes:
         return bytes(self._try(f"read {name}", lambda: self.fs.cat_file(self._fresh(name))))
 
     def open_input(self, name: str) -> pa.NativeFile:
-        """The file, open for random access by pyarrow; the caller closes it."""
-        opened = self._try(f"open {name}", lambda: self._open(self._fresh(name)))
-        return opened if isinstance(opened, pa.NativeFile) else pa.PythonFile(opened, mode="r")
+        """The file, open for random access by pyarrow; the caller closes it. Reads come whole, or raise
+        StorageError."""
+
+        def opener() -> tuple[BinaryIO, Entry]:
+            path = self._fresh(name)
+            return open_local(path) if self.local else self._remote.open(path)
+
+        return pa.PythonFile(InputFile(f"{self.url}: can't read {name}", opener), mode="r")
 
     def publish(self, name: str, write: Write, check: Check | None = None) -> bool:
         """Makes `name` appear with what `write` wrote; False, and no change, if it already existed.
 
         `write` may be called again after a failure, each time with an empty file. `check` reads the
         closed file at a local path and raises if it isn't what was meant. Whatever either raises
-        leaves nothing behind.
+        leaves nothing behind. False may also mean that a put succeeded whose answer was lost.
         """
-        return not self.exists(name) and self._try(
-            f"write {name}", lambda: self._publish(name, write, check, overwrite=False)
-        )
+        return not self.exists(name) and self._put(name, write, check, overwrite=False)
 
     def replace(self, name: str, data: bytes) -> None:
         """Makes `name` hold `data`, in one step, whether it existed or not."""
@@ -132,7 +118,11 @@ class Storage:
         def write(file: BinaryIO) -> None:
             file.write(data)
 
-        self._try(f"write {name}", lambda: self._publish(name, write, None, overwrite=True))
+        self.overwrite(name, write)
+
+    def overwrite(self, name: str, write: Write, check: Check | None = None) -> None:
+        """Makes `name` hold what `write` wrote, in one step, whether it existed or not; as `publish`."""
+        self._put(name, write, check, overwrite=True)
 
     def remove(self, name: str) -> None:
         """Removes one file; none there is fine."""
@@ -144,129 +134,120 @@ class Storage:
         with suppress(FileNotFoundError):
             self._try(f"remove {name}", lambda: self._remove_tree(self._fresh(name)))
 
-    def _fresh(self, name: str) -> str:
-        return self._refreshed(self.path(name))
+    def remove_empty(self, name: str) -> None:
+        """Removes the folder and those below it, as far as they hold no file."""
+        if self.local:
+            remove_empty(Path(self.path(name)))
 
-    def _refreshed(self, path: str) -> str:
+    def sweep(self) -> int:
+        """Removes what dead writers left half-written, here and on this machine; how many files that were.
+
+        What a live writer holds stays, a stopped one's too. Where a writer can't be looked at, as on
+        another machine, it counts as dead after a day. What can't be removed is left for the next time.
+        """
+        removed = 0
+        with suppress(StorageError, FileNotFoundError):
+            removed += retried("can't sweep", self._sweep_asides, tries=1)
+            if not self.local:
+                removed += retried("can't sweep", lambda: self._remote.sweep(self.root), tries=1)
+        return removed
+
+    def _sweep_asides(self) -> int:
+        return sweep(Path(self.path(ASIDE)) if self.local else temporary_folder())
+
+    def _list(self, below: str, depth: int | None) -> dict[str, Entry]:
+        found = self._try(f"list {below or '.'}", lambda: self._find(self.path(below), depth))
+        start = len(self.root) + 1
+        return {path[start:]: Entry.of(info) for path, info in sorted(found.items())}
+
+    @property
+    def _remote(self) -> RemoteFiles:
+        if isinstance(self.fs, MemoryFileSystem):
+            return MemoryFiles(self.fs)
+        if getattr(self.fs, "async_impl", False):
+            return ObjectStore(self.fs)
+        return FileServer(self.fs, self.path(ASIDE))
+
+    def _fresh(self, name: str) -> str:
+        path = self.path(name)
         self.fs.invalidate_cache(self.fs._parent(path))
         return path
 
-    def _find(self, path: str) -> dict[str, Any]:
+    def _find(self, path: str, depth: int | None) -> dict[str, Any]:
         self.fs.invalidate_cache()
-        if self.local:
-            return walk(path)
-        try:
-            return dict(self.fs.find(path, detail=True))
-        except FileNotFoundError:
-            return {}
+        return walk(path or "/", depth) if self.local else self._remote.find(path, depth)
 
-    def _open(self, path: str) -> Any:
-        if self.local:
-            return pa.OSFile(path, mode="r")
-        if isinstance(self.fs, MemoryFileSystem):
-            # Its open files share one position among all readers.
-            return pa.BufferReader(self.fs.cat_file(path))
-        return self.fs.open(path, "rb")
+    def _is_file(self, path: str) -> bool:
+        return Path(path).is_file() if self.local else self._remote.is_file(path)
 
     def _remove_tree(self, path: str) -> None:
         if self.local:
-            shutil.rmtree(path)
+            remove_tree(path)
         else:
-            self.fs.rm(path, recursive=True)
+            self._remote.remove_tree(path)
 
-    def _publish(self, name: str, write: Write, check: Check | None, *, overwrite: bool) -> bool:
-        with self._aside() as path:
-            with path.open("wb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            if check:
-                check(path)
-            put = self._put_local if self.local else self._put_remote
-            return put(path, self._fresh(name), overwrite)
+    def _put(self, name: str, write: Write, check: Check | None, *, overwrite: bool) -> bool:
+        def put() -> bool:
+            return self._put_once(name, write, check, overwrite=overwrite)
 
-    @contextmanager
-    def _aside(self) -> Iterator[Path]:
-        """A new name for a local file that no reader looks at; what is left there goes at the end."""
-        folder = Path(self.path(ASIDE)) if self.local else Path(tempfile.gettempdir())
+        # However long the caller has written: a failure after that may pass like any other.
+        return retried(f"{self.url}: can't write {name}", put, patience=math.inf)
+
+    def _put_once(self, name: str, write: Write, check: Check | None, *, overwrite: bool) -> bool:
+        with aside(self._aside_folder()) as path:
+            written = _fill(path, write)
+            with _may_be_cleared():
+                if path.stat().st_size != written:
+                    raise OSError(f"{path} holds {path.stat().st_size} bytes of {written} that were written")
+                if check:
+                    check(path)
+                put = self._put_local if self.local else self._remote.put
+                return put(path, self._fresh(name), overwrite)
+
+    def _aside_folder(self) -> Path:
+        if not self.local:
+            return temporary_folder()
+        folder = Path(self.path(ASIDE))
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"nightherd-{uuid.uuid4().hex}"
-        try:
-            yield path
-        finally:
-            path.unlink(missing_ok=True)
+        return folder
 
     def _put_local(self, aside: Path, path: str, overwrite: bool) -> bool:
-        target = Path(path)
-        make_folder(target.parent)
-        if overwrite:
-            aside.replace(target)
-        elif not link(aside, target):
-            return False
-        sync_folder(target.parent)
-        return True
-
-    def _put_remote(self, aside: Path, path: str, overwrite: bool) -> bool:
-        if not overwrite and self.fs.exists(path):
-            return False
-        try:
-            self._upload(aside, path, "overwrite" if overwrite else "create")
-        except FileExistsError:
-            return False
-        except OSError:
-            # Stores word "precondition failed" in several ways; what counts is whether an object is there.
-            if overwrite or not self._object_store or not self.fs.exists(self._refreshed(path)):
-                raise
-            return False
-        size = self.fs.size(path)
-        if overwrite or size == aside.stat().st_size:
-            return True
-        self.fs.rm_file(path)
-        raise OSError(f"{path} held {size} bytes of {aside.stat().st_size} after it was put")
-
-    def _upload(self, aside: Path, path: str, mode: str) -> None:
-        if isinstance(self.fs, MemoryFileSystem):
-            with _memory:
-                self.fs.pipe_file(path, aside.read_bytes(), mode=mode)
-        elif self._object_store:
-            # Object stores show a new object when its last byte has come, and refuse to create it twice.
-            self.fs.put_file(str(aside), path, mode=mode)
-        else:
-            self._upload_in_two_steps(aside, path, mode)
-
-    def _upload_in_two_steps(self, aside: Path, path: str, mode: str) -> None:
-        remote = self.path(f"{ASIDE}/{aside.name}")
-        self.fs.makedirs(self.fs._parent(path), exist_ok=True)
-        self.fs.put_file(str(aside), remote)
-        if mode == "create" and self.fs.exists(path):
-            self.fs.rm_file(remote)
-            raise FileExistsError(path)
-        self.fs.mv(remote, path)
+        return put_in_place(aside, Path(path), overwrite)
 
     def _try(self, what: str, action: Callable[[], T]) -> T:
-        for attempt in range(_TRIES):
-            try:
-                return action()
-            except Exception as error:
-                if not self._may_pass(error):
-                    raise self._named(what, error) from error
-                if attempt == _TRIES - 1:
-                    raise StorageError(f"{self.url}: can't {what}: {_reason(error)}") from error
-                time.sleep(_FIRST_PAUSE * 4**attempt)
-        raise AssertionError("unreachable")
-
-    def _may_pass(self, error: Exception) -> bool:
-        if isinstance(error, (NightherdError, *_FINAL)):
-            return False
-        # The libraries behind object stores raise errors of their own when a network fails.
-        client = type(error).__module__.split(".")[0] in {"botocore", "aiohttp", "google", "gcsfs", "azure"}
-        return isinstance(error, OSError) or client
-
-    def _named(self, what: str, error: Exception) -> Exception:
-        if isinstance(error, _FINAL) and not isinstance(error, FileNotFoundError):
-            return StorageError(f"{self.url}: can't {what}: {_reason(error)}")
-        return error
+        return retried(f"{self.url}: can't {what}", action)
 
 
-def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
+def _fixed_part(pattern: str) -> tuple[str, int | None]:
+    """The folder that a glob's matches lie in, and how deep; None for any depth."""
+    magic = re.search(r"[*?[]", pattern)
+    folder = pattern[: magic.start() if magic else None].rpartition("/")[0]
+    rest = pattern[len(folder) :].lstrip("/")
+    return folder, None if "**" in rest else rest.count("/") + 1
+
+
+def _options(url: str) -> dict[str, Any]:
+    """What a file system is opened with, beside the user's own settings for fsspec."""
+    kind = fsspec.get_filesystem_class(fsspec.utils.get_protocol(url))
+    # A listing kept by one thread would hide from another what it has just published.
+    return {"use_listings_cache": False} if kind.async_impl else {}
+
+
+def _fill(path: Path, write: Write) -> int:
+    """Writes a new file that survives a power cut; its size as the writer knows it."""
+    with _may_be_cleared():
+        file = path.open("xb")
+    with file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+        return file.seek(0, os.SEEK_END)
+
+
+@contextmanager
+def _may_be_cleared() -> Iterator[None]:
+    """Others may clear the work folder at any time. Unlike a missing file of the caller's, that passes."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise OSError(str(error)) from error

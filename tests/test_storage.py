@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import uuid
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 
-from pipeline import storage as storage_module
 from pipeline.errors import StorageError
+from pipeline.files import retries
 from pipeline.storage import Storage
+from tests.faulty_storage import file_server
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=["local", "memory", "server"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    if request.param == "server":
+        return file_server(tmp_path / "out")
     local = request.param == "local"
     return Storage.at(str(tmp_path / "out") if local else f"memory://storage-{uuid.uuid4().hex}/out")
 
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage_module, "_FIRST_PAUSE", 0)
+    monkeypatch.setattr(retries, "sleep", lambda seconds: None)
 
 
 def put(storage: Storage, name: str, data: bytes) -> bool:
@@ -45,12 +49,30 @@ def test_what_is_published_can_be_read_and_listed(storage: Storage) -> None:
     assert list(storage.glob("responses/*.parquet")) == ["responses/a.parquet"]
 
 
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("*.parquet", ["x.parquet"]),
+        ("a/*.parquet", ["a/x.parquet"]),
+        ("a*/*.parquet", ["a/x.parquet", "a[1]/x.parquet"]),
+        ("**/x.parquet", ["a/b/x.parquet", "a/x.parquet", "a[1]/x.parquet", "x.parquet"]),
+        ("a/**", ["a/b/x.parquet", "a/x.parquet"]),
+        ("nothing/*", []),
+    ],
+)
+def test_a_glob_finds_files_by_their_names(storage: Storage, pattern: str, names: list[str]) -> None:
+    for name in ("x.parquet", "y.jsonl", "a/x.parquet", "a/b/x.parquet", "a[1]/x.parquet"):
+        put(storage, name, b"1")
+    assert list(storage.glob(pattern)) == names
+
+
 def test_the_first_to_publish_wins(storage: Storage) -> None:
     assert put(storage, "x", b"first")
     assert not put(storage, "x", b"second")
     assert storage.read_bytes("x") == b"first"
 
 
+@pytest.mark.parametrize("storage", ["local", "memory"], indirect=True)
 def test_of_many_writers_at_once_one_wins(storage: Storage) -> None:
     won: list[int] = []
     start = threading.Barrier(8)
@@ -115,7 +137,7 @@ def test_a_passing_failure_is_tried_again_from_an_empty_file(storage: Storage) -
     assert storage.read_bytes("x") == b"data"
 
 
-def test_a_lasting_failure_is_named_after_three_attempts(storage: Storage) -> None:
+def test_a_lasting_failure_is_named_after_five_attempts(storage: Storage) -> None:
     calls: list[int] = []
 
     def full(file: BinaryIO) -> None:
@@ -124,7 +146,7 @@ def test_a_lasting_failure_is_named_after_three_attempts(storage: Storage) -> No
 
     with pytest.raises(StorageError, match=r"can't write x: .*No space left"):
         storage.publish("x", full)
-    assert len(calls) == 3
+    assert len(calls) == 5
     assert storage.list() == {}
 
 
@@ -132,9 +154,19 @@ def test_a_put_that_comes_out_short_is_an_error() -> None:
     storage = Storage.at(f"memory://storage-{uuid.uuid4().hex}")
     put_all = storage.fs.pipe_file
     with pytest.MonkeyPatch.context() as patch, pytest.raises(StorageError, match="2 bytes of 4"):
-        patch.setattr(storage.fs, "pipe_file", lambda path, data, mode: put_all(path, data[:2]))
+        patch.setattr(storage.fs, "pipe_file", lambda path, data: put_all(path, data[:2]))
         put(storage, "x", b"data")
     assert not storage.exists("x")
+
+
+def test_an_upload_that_comes_out_short_never_bears_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = file_server(tmp_path / "out")
+    monkeypatch.setattr(storage.fs, "put_file", lambda here, there: Path(there).write_bytes(b"da"))
+    with pytest.raises(StorageError, match="2 bytes of 4"):
+        put(storage, "x", b"data")
+    assert storage.list() == {}
 
 
 def test_replace_overwrites_in_one_step(storage: Storage) -> None:
@@ -144,6 +176,19 @@ def test_replace_overwrites_in_one_step(storage: Storage) -> None:
     assert list(storage.list()) == ["_work/progress.json"]
 
 
+def test_a_file_that_its_check_refuses_overwrites_nothing(storage: Storage) -> None:
+    def refuse(path: Path) -> None:
+        raise ValueError("too short")
+
+    put(storage, "x", b"old")
+    with pytest.raises(ValueError, match="too short"):
+        storage.overwrite("x", lambda file: file.write(b"new") and None, refuse)
+    assert storage.read_bytes("x") == b"old"
+    storage.overwrite("x", lambda file: file.write(b"new") and None, lambda path: None)
+    assert storage.read_bytes("x") == b"new"
+    assert list(storage.list()) == ["x"]
+
+
 def test_removal_of_what_is_absent_is_fine(storage: Storage) -> None:
     put(storage, "a/b/c", b"1")
     put(storage, "d", b"1")
@@ -151,6 +196,25 @@ def test_removal_of_what_is_absent_is_fine(storage: Storage) -> None:
         storage.remove_tree("a")
         storage.remove("d")
     assert storage.list() == {}
+
+
+def test_a_folder_that_others_remove_at_the_same_time_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = Storage.at(str(tmp_path))
+    for name in ("a/1", "a/2", "a/b/3"):
+        put(storage, name, b"")
+    unlink, faster = os.unlink, [True]
+
+    def removed(*args: Any, **kwargs: Any) -> None:
+        unlink(*args, **kwargs)
+        if faster:
+            faster.clear()
+            raise FileNotFoundError("another was faster")
+
+    monkeypatch.setattr(os, "unlink", removed)
+    storage.remove_tree("a")
+    assert not (tmp_path / "a").exists() and not faster
 
 
 def test_reading_what_is_absent_says_so(storage: Storage) -> None:
