@@ -19,6 +19,7 @@ from pipeline.shards import Chunk
 
 _GROUP_ROWS = 4096
 _GROUP_BYTES = 32 << 20
+_ANY_LENGTH = pa.list_(pa.float32())
 
 
 def write_table(file: BinaryIO, tables: Iterable[pa.Table], footer: Footer) -> None:
@@ -55,12 +56,16 @@ def dimensions(table: pa.Table) -> tuple[int, ...]:
     return tuple(sorted(lengths.to_pylist()))
 
 
-def with_fixed_size(table: pa.Table, lengths: tuple[int, ...]) -> pa.Table:
-    """The table with its `embedding` column as fixed-size lists, if there is one length only."""
-    if len(lengths) != 1 or pa.types.is_fixed_size_list(table.schema.field("embedding").type):
+def with_vectors(table: pa.Table, lengths: tuple[int, ...]) -> pa.Table:
+    """The table with its `embedding` column as fixed-size lists, if the file has one length only."""
+    if not lengths:
         return table
     place, field = table.schema.get_field_index("embedding"), table.schema.field("embedding")
     column = table.column("embedding")
+    if len(lengths) > 1:
+        return table.set_column(place, field.with_type(_ANY_LENGTH), column.cast(_ANY_LENGTH))
+    if pa.types.is_fixed_size_list(field.type):
+        return table
     fixed = pa.chunked_array([_fixed(chunk, lengths[0]) for chunk in column.chunks], _list_type(lengths[0]))
     return table.set_column(place, field.with_type(fixed.type), fixed)
 

@@ -1,4 +1,4 @@
-"""The command line: run, status, verify. Exit status 0 done, 1 not completed, 2 wrong usage."""
+"""The command line: run, retry, status, verify. Exit status 0 done, 1 not completed, 2 wrong usage."""
 
 from __future__ import annotations
 
@@ -103,6 +103,22 @@ def _require(job_file: Path | None, settings: list[tuple[str, Any]]) -> None:
     if missing and job_file is None:
         flags = ", ".join(f"--{flag}" for flag in missing)
         raise ConfigError(f"missing {flags}: give a job file, or all of --model, --input and --output")
+
+
+@app.command(short_help="Run the failed rows of a finished job again.")
+def retry(output: _Output, set: _Set = None) -> None:
+    """Run the failed rows of a finished job again, alone, and put their new answers in place.
+
+    The job is the one that is recorded in OUT; --set may change what doesn't touch the answers of the
+    other rows: cluster.*, retry.*, engine.slots, engine.threads, or where the model and the input lie now.
+    """
+    with _one_message():
+        from pipeline.config import parse_setting
+        from pipeline.driver import retry_job
+        from pipeline.records import recorded_job
+        from pipeline.storage import Storage
+
+        retry_job(recorded_job(Storage.at(output), [parse_setting(text) for text in set or []]))
 
 
 @app.command(short_help="Progress and totals of a job.")

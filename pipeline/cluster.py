@@ -70,6 +70,12 @@ def nodes() -> list[Node]:
     return [Node(resources.get("CPU", 0.0), resources.get("GPU", 0.0)) for resources in found]
 
 
+def draining() -> frozenset[str]:
+    """The hexadecimal ids of the machines that are about to go, as spot machines do after a notice."""
+    # Ray's libraries ask this way; there is no public word for it.
+    return frozenset(ray._private.state.state.get_draining_nodes())
+
+
 def share_out(config: ClusterConfig, machines: Sequence[Node]) -> tuple[Slot, int]:
     """What each worker is given, and how many workers there are, at least one.
 

@@ -73,10 +73,14 @@ class ClusterConfig(_Section):
 
 
 class RetryConfig(_Section):
-    """max_attempts: how often a row may be tried. row_deadline: seconds a row may take in the engine."""
+    """max_attempts: how often a row may be tried. row_deadline: seconds a row may take in the engine.
+
+    max_failures: the job is given up when a larger share of its rows has failed; 1 never gives up.
+    """
 
     max_attempts: Count = 3
     row_deadline: Annotated[float, Field(gt=0)] = 600.0
+    max_failures: Annotated[float, Field(ge=0, le=1)] = 0.95
 
 
 class JobConfig(_Section):
@@ -97,13 +101,19 @@ def load_job(path: Path | None, settings: Iterable[tuple[str, Any]] = ()) -> Job
 
     Raises ConfigError, which names each wrong key by its path.
     """
-    tree = _read_yaml(path) if path else {}
+    return make_job(
+        _read_yaml(path) if path else {}, settings, f"job file {path}" if path else "command line"
+    )
+
+
+def make_job(tree: dict[str, Any], settings: Iterable[tuple[str, Any]], where: str) -> JobConfig:
+    """The job of a tree of keys; `where` names its source in errors. As `load_job`."""
     for name, value in settings:
         _lay(tree, name, value)
     try:
         return JobConfig.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(_explain(error, path)) from None
+        raise ConfigError(_explain(error, where)) from None
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
@@ -139,8 +149,7 @@ def _lay(tree: dict[str, Any], name: str, value: Any) -> None:
     tree[leaf] = value
 
 
-def _explain(error: ValidationError, path: Path | None) -> str:
-    where = f"job file {path}" if path else "command line"
+def _explain(error: ValidationError, where: str) -> str:
     lines = [f"{where}: {_location(e['loc'])}: {_reason(e)}" for e in error.errors()]
     return "\n".join(dict.fromkeys(lines))
 

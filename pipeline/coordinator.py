@@ -15,6 +15,8 @@ HELD = 2
 """Assignments a worker holds at most: one to work on, one at hand before that one drains."""
 SUSPECT_ROWS = 16
 """The group size between a suspected chunk and its single rows: most groups prove innocent at once."""
+MEMORY_TRIES = 3
+"""Deaths for want of memory after which an assignment waits until it can have the cluster to itself."""
 FEWEST_ROWS = 32
 """The least rows that are cut off a longer shard, however slow the workers or near the end."""
 
@@ -25,6 +27,7 @@ class Assignment:
 
     attempt: how often these rows have been handed out, this time included.
     alone: suspects; the worker holds nothing else meanwhile.
+    exclusive: nobody else holds anything meanwhile, as its rows may be what fills the memory.
     deaths: workers that died while this single row was all they held.
     condemned: the verdict on such a row: answer it with `worker_crashed`, don't run it.
     """
@@ -33,6 +36,7 @@ class Assignment:
     chunks: tuple[Chunk, ...]
     attempt: int = 1
     alone: bool = False
+    exclusive: bool = False
     deaths: int = 0
     condemned: bool = False
 
@@ -82,8 +86,9 @@ class Coordinator:
     are packed together. With several workers the last chunks are smaller, so that all end together.
 
     A worker's death that its rows may have caused puts them under suspicion: tried in small groups,
-    then one by one, each with a worker of its own. A row that is alone at `max_attempts` - 1 deaths
-    (at least one) is condemned.
+    then one by one, each with a worker of its own. A row that is alone at `max_attempts` deaths is
+    condemned. Rows that are lost again and again for want of memory come last, with
+    nobody beside them: only there does such a death speak against them.
 
     workers: how many there are now. chunk_rows: how many rows a worker answers in about a minute; chunks
     are no longer than that, within FEWEST_ROWS and CHUNK_ROWS.
@@ -92,7 +97,7 @@ class Coordinator:
     def __init__(self, max_attempts: int = 3, workers: int = 1) -> None:
         self.workers = workers
         self.chunk_rows = CHUNK_ROWS
-        self._fatal_deaths = max(1, max_attempts - 1)
+        self._fatal_deaths = max_attempts
         self._works: dict[str, _Work] = {}
         self._waiting: list[tuple[int, str]] = []
         self._open: dict[str, _Work] = {}
@@ -101,6 +106,7 @@ class Coordinator:
         self._held: dict[str, dict[int, Assignment]] = {}
         self._retries: deque[Assignment] = deque()
         self._suspects: deque[Assignment] = deque()
+        self._hogs: deque[Assignment] = deque()
         self._ids = count(1)
 
     @property
@@ -130,6 +136,8 @@ class Coordinator:
         held = self._held.setdefault(worker, {})
         if len(held) >= HELD or any(assignment.alone for assignment in held.values()):
             return None
+        if any(assignment.exclusive for others in self._held.values() for assignment in others.values()):
+            return None
         assignment = self._next(worker, empty=not held)
         if assignment:
             held[assignment.id] = assignment
@@ -143,10 +151,13 @@ class Coordinator:
             return []
         return self._settle(assignment.chunks)
 
-    def lost(self, worker: str, blame: bool, committed: Collection[Chunk] = ()) -> list[ShardPlan]:
+    def lost(
+        self, worker: str, blame: bool, committed: Collection[Chunk] = (), memory: bool = False
+    ) -> list[ShardPlan]:
         """Takes back what a dead worker held, less the chunks that it had `committed`.
 
         blame: its rows may have killed it; False for lost nodes, preemption and want of memory.
+        memory: it was killed for want of memory.
         Returns the shards that are complete by what was committed. Raises WorkersExhausted for a
         row that kills even the workers that only write its verdict."""
         complete = []
@@ -154,7 +165,8 @@ class Coordinator:
             complete += self._settle(chunk for chunk in assignment.chunks if chunk in committed)
             left = tuple(chunk for chunk in assignment.chunks if chunk not in committed)
             if left:
-                self._requeue(replace(assignment, chunks=left, attempt=assignment.attempt + 1), blame)
+                again = replace(assignment, chunks=left, attempt=assignment.attempt + 1)
+                self._requeue(again, blame or (memory and assignment.exclusive), memory)
         self._leave_home(worker)
         return complete
 
@@ -169,10 +181,16 @@ class Coordinator:
                 complete.append(work.plan)
         return complete
 
-    def _requeue(self, assignment: Assignment, blame: bool) -> None:
-        queue = self._suspects if blame or assignment.alone else self._retries
+    def _requeue(self, assignment: Assignment, blame: bool, memory: bool) -> None:
+        if memory and assignment.attempt > MEMORY_TRIES:
+            assignment = replace(assignment, alone=True, exclusive=True)
         for part in self._suspected(assignment) if blame else (assignment,):
-            queue.append(replace(part, id=next(self._ids)))
+            self._queue(part).append(replace(part, id=next(self._ids)))
+
+    def _queue(self, assignment: Assignment) -> deque[Assignment]:
+        if assignment.exclusive:
+            return self._hogs
+        return self._suspects if assignment.alone else self._retries
 
     def _suspected(self, assignment: Assignment) -> Iterator[Assignment]:
         if assignment.alone and assignment.weight == 1:
@@ -194,8 +212,10 @@ class Coordinator:
             return self._suspects.popleft()
         if self._retries:
             return self._retries.popleft()
-        chunks = tuple(self._fresh(worker))
-        return Assignment(next(self._ids), chunks) if chunks else None
+        if chunks := tuple(self._fresh(worker)):
+            return Assignment(next(self._ids), chunks)
+        nobody_works = not any(self._held.values())
+        return self._hogs.popleft() if self._hogs and nobody_works else None
 
     def _fresh(self, worker: str) -> Iterator[Chunk]:
         room = limit = self._limit()

@@ -9,17 +9,20 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.cluster import Slot, connected
+from pipeline.amendment import Amendment
+from pipeline.cluster import Slot, check_room, connected, nodes, share_out
 from pipeline.config import JobConfig
 from pipeline.fingerprint import Fingerprint
 from pipeline.interrupts import check_interrupted, stoppable
 from pipeline.manifest import Manifest
 from pipeline.models import LocalModel, fetch_model
+from pipeline.ray_pool import RayPool
 from pipeline.ray_tasks import Chores
 from pipeline.records import response_name
 from pipeline.row_actor import RowWorker, WorkerFactory
-from pipeline.run import Run
-from pipeline.shards import Shard, ShardPlan, list_shards, plan_shard
+from pipeline.run import FIRST_ROWS, Run
+from pipeline.screen import JobScreen
+from pipeline.shards import CHUNK_ROWS, Shard, ShardPlan, list_shards, plan_shard
 from pipeline.storage import Storage
 from pipeline.summary import Summary, error_counts
 from pipeline.tally import Tally
@@ -28,6 +31,7 @@ from pipeline.worker import check_input
 PLANNED_HERE = 32
 """Up to so many shards are planned by the driver itself, before Ray is started."""
 _COUNTED = 200
+_STALL_SLACK = 60.0
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class JobWorkers:
 
 
 Workers = Callable[[JobConfig, Fingerprint], WorkerFactory]
+Commit = Callable[[ShardPlan], Tally]
+"""Puts a shard whose rows have all come back into its place."""
 
 
 def run_job(job: JobConfig, workers: Workers = JobWorkers, model: LocalModel | None = None) -> Summary:
@@ -52,6 +58,20 @@ def run_job(job: JobConfig, workers: Workers = JobWorkers, model: LocalModel | N
     workers, model: stand-ins for the job's real workers and model. Raises JobError; what was committed
     then stays, and the next call goes on from there.
     """
+    return _drive(job, workers, model, _begin)
+
+
+def retry_job(job: JobConfig, workers: Workers = JobWorkers, model: LocalModel | None = None) -> Summary:
+    """Runs the failed rows of a finished job again, and prints its new summary; as `run_job`."""
+    return _drive(job, workers, model, _reopen)
+
+
+def _drive(
+    job: JobConfig,
+    workers: Workers,
+    model: LocalModel | None,
+    open_output: Callable[[Manifest, Run], Commit | None],
+) -> Summary:
     job = anchored(job)
     began = time.monotonic()
     shards = list_shards(job.input.path)
@@ -62,16 +82,32 @@ def run_job(job: JobConfig, workers: Workers = JobWorkers, model: LocalModel | N
         plans = _plan(shards)
         _check(job, plans)
         manifest = _manifest(job, model, plans)
-        run = Run(job, plans, manifest)
-        if not manifest.begin():
-            run.take_stock()
+        run = Run(job.retry, plans, manifest, check_interrupted)
+        commit = open_output(manifest, run)
+        if commit:
             if not run.idle:
                 local = stack.enter_context(_on_ray())
-                run.work(workers(job, manifest.fingerprint), local)
+                _work(job, run, manifest, workers(job, manifest.fingerprint), commit, local)
             manifest.finish(plans)
     summary = _summary(job, plans, manifest, run.tally, time.monotonic() - began)
     print(summary)
     return summary
+
+
+def _begin(manifest: Manifest, run: Run) -> Commit | None:
+    """None where the job is finished already."""
+    if manifest.begin():
+        return None
+    manifest.output.sweep()
+    run.take_stock()
+    return manifest.commit_shard
+
+
+def _reopen(manifest: Manifest, run: Run) -> Commit:
+    amendment = Amendment(manifest, manifest.reopen())
+    manifest.output.sweep()
+    run.take_failed(amendment)
+    return amendment.commit
 
 
 def anchored(job: JobConfig) -> JobConfig:
@@ -109,8 +145,30 @@ def _check(job: JobConfig, plans: list[ShardPlan]) -> None:
 
 
 def _manifest(job: JobConfig, model: LocalModel, plans: list[ShardPlan]) -> Manifest:
-    about = {"name": job.name, "input": job.input.path, "model": job.model.path}
+    about = {"name": job.name, "input": job.input.path, "job": job.model_dump(mode="json")}
     return Manifest(Storage.at(job.output.path), Fingerprint.of(job, model.sha256, plans), about)
+
+
+def _work(
+    job: JobConfig, run: Run, manifest: Manifest, build: WorkerFactory, commit: Commit, local: bool
+) -> None:
+    """Works on Ray until every shard is committed. local: the cluster is this machine alone."""
+    machines = nodes()
+    slot, _ = share_out(job.cluster, machines)
+    if local:
+        check_room(slot, machines)
+    assembly: Chores[ShardPlan, Tally] = Chores(commit)
+    pool = RayPool(
+        build,
+        slot,
+        lambda: share_out(job.cluster, nodes())[1],
+        stall=job.retry.row_deadline * job.retry.max_attempts + _STALL_SLACK,
+    )
+    try:
+        with JobScreen(job.name, run, manifest.output) as screen:
+            run.work(pool, assembly, screen, CHUNK_ROWS if slot.gpus else FIRST_ROWS)
+    finally:
+        pool.close()
 
 
 def _summary(

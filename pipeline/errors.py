@@ -7,7 +7,8 @@ NightherdError
 │   ├── OutputError      the output belongs to another job, or contradicts itself
 │   ├── StorageError     a file system refused, after retries
 │   ├── ModelError       the model can't be fetched, isn't a GGUF, or doesn't fit
-│   └── WorkersExhausted workers died more often than the job allows
+│   ├── WorkersExhausted workers died more often than the job allows
+│   └── TooManyFailures  nearly every row fails
 ├── WorkerError          a worker's engine is broken; its rows go to another worker
 └── RowError             an answer like any other: the row's error column
 """
@@ -49,6 +50,10 @@ class ModelError(JobError):
 
 class WorkersExhausted(JobError):
     """Workers died, or failed to start, more often than the job allows."""
+
+
+class TooManyFailures(JobError):
+    """Nearly every row fails: the fault is rather the job's than the rows'."""
 
 
 class WorkerError(NightherdError):

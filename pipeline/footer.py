@@ -19,7 +19,11 @@ _COUNTED = ("status_code", "attempts", "usage")
 
 @dataclass(frozen=True, slots=True)
 class Footer:
-    """The rows [start, stop) of a shard. dimensions: the lengths of its vectors, each once, ascending."""
+    """The rows [start, stop) of a shard.
+
+    dimensions: the lengths of its vectors, each once, ascending. retry: the number of the retry that
+    last went over the file, 0 before the first.
+    """
 
     fingerprint: str
     shard: str
@@ -27,6 +31,7 @@ class Footer:
     stop: int
     tally: Tally
     dimensions: tuple[int, ...] = ()
+    retry: int = 0
 
     def to_bytes(self) -> bytes:
         return json.dumps(asdict(self) | {"tally": self.tally.to_dict()}, sort_keys=True).encode()

@@ -10,8 +10,8 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.assembly import check_table, cover, dimensions, joined, with_fixed_size, write_table
-from pipeline.errors import OutputError
+from pipeline.assembly import check_table, cover, dimensions, joined, with_vectors, write_table
+from pipeline.errors import NightherdError, OutputError
 from pipeline.fingerprint import Fingerprint
 from pipeline.footer import Footer
 from pipeline.records import (
@@ -36,6 +36,10 @@ from pipeline.tally import Tally
 
 _READERS = 16
 _SHOWN = 10
+
+
+class _Finished(NightherdError):
+    """The work folder is gone: the job is finished."""
 
 
 class Manifest:
@@ -68,29 +72,49 @@ class Manifest:
         self._compare(self._recorded(RECORD) or {})
         return False
 
+    def reopen(self) -> int:
+        """Makes a finished job unfinished, so that failed rows are tried again; the number of this retry.
+
+        A retry that was stopped keeps its number. Raises OutputError where there is no finished job.
+        """
+        finished, begun = self._recorded(SUCCESS), self._recorded(RECORD)
+        if not finished:
+            if not begun or not begun.get("retry"):
+                raise OutputError(f"output {self.output.url}: the job isn't finished: nightherd run ends it")
+            self._compare(begun)
+            return int(begun["retry"])
+        self._compare(finished)
+        self.output.remove_tree(WORK)
+        number = int(finished.get("retry", 0)) + 1
+        # In this order: at every moment one of the two is there.
+        self._write(RECORD, self._record() | {"retry": number})
+        self.output.remove(SUCCESS)
+        return number
+
     def finished_shards(self) -> dict[str, Tally]:
         """The name and the tally of every shard that is committed, from one listing and the footers."""
         return {f.shard: f.tally for f in self._footers(self.output.list(RESPONSES))}
 
-    def finished_chunks(self, shard: str) -> dict[Chunk, Tally]:
+    def finished_chunks(self, shard: str, retry: int = 0) -> dict[Chunk, Tally]:
         """The committed chunks of a shard that isn't committed yet; no row is in two of them."""
-        found = {_chunk(f): f.tally for f in self._chunk_footers(shard)}
+        found = {_chunk(f): f.tally for f in self.chunk_footers(shard, retry)}
         return {chunk: found[chunk] for chunk in cover(found)}
 
-    def commit_chunk(self, chunk: Chunk, table: pa.Table, tally: Tally) -> bool:
-        """Keeps a chunk's answers; False if they, or the whole shard's, were there before."""
-        # A worker that slept through the end of the job must not leave files behind it.
-        if not self.output.exists(RECORD):
-            return False
+    def commit_chunk(self, chunk: Chunk, table: pa.Table, tally: Tally, retry: int = 0) -> bool:
+        """Keeps a chunk's answers; False if they, or the whole shard's, were there before.
+
+        retry: the number of the retry that it belongs to; what an earlier run's worker wrote late is
+        not taken for its answers.
+        """
         footer = Footer(self._digest, chunk.shard, chunk.start, chunk.stop, tally, dimensions(table))
-        return self._publish(chunk_name(chunk), lambda: [table], footer)
+        return self._publish(chunk_name(chunk, retry), lambda: [table], footer)
 
     def commit_shard(self, plan: ShardPlan) -> Tally:
         """Puts a shard's answers together from its chunks; the tally of what is committed then.
 
         Raises OutputError where rows are missing. If another process was first, its commit stands.
         """
-        footers = {_chunk(f): f for f in self._chunk_footers(plan.shard.name)}
+        footers = {_chunk(f): f for f in self.chunk_footers(plan.shard.name)}
         chosen = cover(footers)
         try:
             if sum(chunk.rows for chunk in chosen) != plan.rows or not chosen:
@@ -107,7 +131,7 @@ class Manifest:
         if table.num_rows != plan.rows:
             raise OutputError(f"{plan.shard.name}: {table.num_rows} answers for {plan.rows} rows")
         footer = Footer(self._digest, plan.shard.name, 0, plan.rows, tally, dimensions(table))
-        fixed = with_fixed_size(table, footer.dimensions)
+        fixed = with_vectors(table, footer.dimensions)
         self._publish(response_name(plan.shard), lambda: [fixed], footer)
         return self._committed(plan)
 
@@ -124,7 +148,8 @@ class Manifest:
             raise OutputError(f"output {self.output.url}: not every shard is committed: {', '.join(shown)}")
         totals = sum((finished[name] for name in rows), Tally())
         self.output.replace(USAGE, usage_bytes({name: finished[name] for name in rows}))
-        done = {"finished": time.time(), "shards": rows, "totals": totals.to_dict()}
+        retry = (self._recorded(RECORD) or {}).get("retry", 0)
+        done = {"finished": time.time(), "shards": rows, "totals": totals.to_dict(), "retry": retry}
         self._write(SUCCESS, self._record() | done)
         self.output.remove_tree(WORK)
         return totals
@@ -173,25 +198,38 @@ class Manifest:
         names = list(parts)
 
         def tables() -> Iterator[pa.Table]:
-            return (with_fixed_size(self._table(name), footer.dimensions) for name in names)
+            return (with_vectors(self.table(name), footer.dimensions) for name in names)
 
         self._publish(response_name(plan.shard), tables, footer)
 
     def _publish(self, name: str, tables: Callable[[], Iterable[pa.Table]], footer: Footer) -> bool:
+        """A worker that slept through the end of the job, at whichever step, leaves nothing behind it."""
+
         def write(file: BinaryIO) -> None:
+            if not self.output.exists(RECORD):
+                raise _Finished
             write_table(file, tables(), footer)
 
-        return self.output.publish(name, write, lambda path: check_table(path, footer))
+        try:
+            published = self.output.publish(name, write, lambda path: check_table(path, footer))
+        except _Finished:
+            published = False
+        if not self.output.exists(RECORD):
+            if name.startswith(f"{WORK}/"):
+                self.output.remove(name)
+            self.output.remove_empty(WORK)
+        return published
 
     def _committed(self, plan: ShardPlan) -> Tally:
-        footer = self._footer(response_name(plan.shard))
+        footer = self.footer(response_name(plan.shard))
         if (footer.shard, footer.start, footer.stop) != (plan.shard.name, 0, plan.rows):
             raise OutputError(f"{response_name(plan.shard)}: holds {_chunk(footer)}, not {plan.rows} rows")
         self.output.remove_tree(chunk_folder(plan.shard.name))
         return footer.tally
 
-    def _chunk_footers(self, shard: str) -> list[Footer]:
-        return self._footers(self.output.list(chunk_folder(shard)))
+    def chunk_footers(self, shard: str, retry: int = 0) -> list[Footer]:
+        """The footers of a shard's chunks, of overlapping ones as well."""
+        return self._footers(self.output.list(chunk_folder(shard, retry)))
 
     def _footers(self, names: Iterable[str]) -> list[Footer]:
         with ThreadPoolExecutor(_READERS) as pool:
@@ -199,17 +237,19 @@ class Manifest:
 
     def _footer_if_there(self, name: str) -> Footer | None:
         try:
-            return self._footer(name)
+            return self.footer(name)
         except FileNotFoundError:
             return None
 
-    def _footer(self, name: str) -> Footer:
+    def footer(self, name: str) -> Footer:
+        """A file's footer. Raises OutputError where it is another job's, FileNotFoundError."""
         footer = footer_of(self.output, name)
         if footer.fingerprint != self._digest:
             raise OutputError(f"{self.output.url}/{name}: belongs to another job ({footer.fingerprint})")
         return footer
 
-    def _table(self, name: str) -> pa.Table:
+    def table(self, name: str) -> pa.Table:
+        """All of a file's rows."""
         with self.output.open_input(name) as file:
             return pq.ParquetFile(file).read(use_threads=False)
 

@@ -5,73 +5,42 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from itertools import count
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
+from ray.exceptions import RayError
 
-from pipeline.cluster import Slot
+from pipeline.cluster import Slot, draining
 from pipeline.coordinator import Assignment
 from pipeline.errors import JobError, WorkersExhausted
+from pipeline.pool import Done, Event, Lost
+from pipeline.ray_member import Ailment, Member, cause
 from pipeline.responders import Pulse
-from pipeline.row_actor import Heartbeat, RowActor, WorkerFactory
+from pipeline.row_actor import RowActor, WorkerFactory
 from pipeline.shards import ShardPlan
 from pipeline.tally import Tally
 
 STARTS = 3
 """Deaths in a row while starting that the pool puts up with."""
+LOST_STARTS = 20
+"""The same where the machine was at fault: it was lost, or its memory was full."""
 FIRST_PAUSE = 0.25
 """Seconds before the next actor after one died while starting; doubled for each such death in a row."""
 BARREN_DEATHS = 50
 """Deaths in a row without any assignment finished in between that the pool puts up with."""
-PULSE_EVERY = 1.0
-SILENCE = 45.0
-"""Seconds without an answer after which an actor counts as dead."""
-MISLAID = 20.0
-"""Seconds that an assignment may be unknown to the actor that was given it."""
+LOOK_EVERY = 1.0
+"""Seconds between looks for machines that are about to go."""
+GROW_EVERY = 15.0
+"""Seconds between looks for machines that have joined the cluster."""
 _CALLS_AT_ONCE = 6
-_INNOCENT = ("node has died", "node it was running on is dead", "low on memory", "preempt", "ray.kill")
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """An assignment is committed."""
-
-    worker: str
-    assignment: Assignment
-    tally: Tally
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """A worker is gone. blame: its rows may be why; False for nodes lost, preemption, want of memory."""
-
-    worker: str
-    blame: bool
-    reason: str
-
-
-Event = Done | Lost
-
-
-@dataclass(slots=True, eq=False)
-class _Member:
-    name: str
-    actor: Any
-    starting: Any
-    work: dict[Any, Assignment] = field(default_factory=dict)
-    pulsing: Any = None
-    asked: float = 0.0
-    moved: float = 0.0
-    pulse: Pulse = field(default_factory=Pulse)
-    mislaid: dict[int, float] = field(default_factory=dict)
 
 
 class RayPool:
-    """Up to `size` actors of one slot each. Work can begin with the first that is ready.
+    """As many actors of one slot each as `room` says. Work can begin with the first that is ready.
 
+    room: how many actors the cluster has room for now; it is asked again while the job runs.
     stall: seconds that a worker with work may stand still before it is replaced.
     Raises what a starting worker raised if that is a JobError, and WorkersExhausted.
     """
@@ -80,12 +49,12 @@ class RayPool:
         self,
         build: WorkerFactory,
         slot: Slot,
-        size: int,
+        room: Callable[[], int],
         *,
         stall: float = 660.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._build, self._slot, self.size = build, slot, size
+        self._build, self._slot, self._room = build, slot, room
         self._stall, self._clock = stall, clock
         remote: Any = ray.remote(RowActor)
         # Ray must not retry: only the coordinator knows which rows a death puts under suspicion.
@@ -96,32 +65,33 @@ class RayPool:
             max_restarts=0,
             max_task_retries=0,
         )
-        self._members: dict[str, _Member] = {}
+        self._members: dict[str, Member] = {}
         self._numbers = count(1)
         self._retired = Pulse()
-        self._failed_starts = 0
+        self._size = self._fit = room()
+        self._grown = self._looked = clock()
+        self._draining: frozenset[str] = frozenset()
+        self._failed_starts = self._lost_starts = 0
         self._barren = 0
         self._not_before = 0.0
 
     @property
     def ready(self) -> list[str]:
-        """The workers that can take work."""
-        return [member.name for member in self._members.values() if member.starting is None]
+        """The workers that can take work: those that have started, on machines that will stay."""
+        return [member.name for member in self._staying() if member.starting is None]
 
     def pulse(self) -> Pulse:
         """The counters of all workers together, those of dead ones included."""
         return _sum([self._retired, *(member.pulse for member in self._members.values())])
 
     def submit(self, worker: str, assignment: Assignment, plans: dict[str, ShardPlan]) -> None:
-        member = self._members[worker]
-        if not member.work:
-            member.moved = self._clock()
-        member.work[member.actor.work.remote(assignment, plans)] = assignment
+        self._members[worker].submit(assignment, plans, self._clock())
 
     def events(self, timeout: float) -> Iterator[Event]:
         """Replaces what is missing, waits up to `timeout` seconds, and tells what has happened."""
+        self._look_around()
         self._fill()
-        calls = self._calls()
+        calls = {call: member for member in self._members.values() for call in member.calls}
         if not calls:
             time.sleep(timeout)
         else:
@@ -135,129 +105,102 @@ class RayPool:
     def close(self) -> None:
         """Ends all actors at once; what they had not committed is lost."""
         for member in self._members.values():
-            _kill(member)
+            member.kill()
         self._members.clear()
 
+    def _staying(self) -> list[Member]:
+        return [member for member in self._members.values() if member.node not in self._draining]
+
+    def _look_around(self) -> None:
+        now = self._clock()
+        if now - self._looked >= LOOK_EVERY:
+            self._looked, self._draining = now, draining()
+        if now - self._grown >= GROW_EVERY:
+            self._grown, fit = now, self._room()
+            self._size += max(0, fit - self._fit)
+            self._fit = max(fit, self._fit)
+
     def _fill(self) -> None:
-        while len(self._members) < self.size and self._clock() >= self._not_before:
+        missing = self._size - len(self._staying()) if self._clock() >= self._not_before else 0
+        for _ in range(missing):
             # Names differ over a job's whole life, so that a late answer can't be mistaken.
             name = f"worker-{next(self._numbers)}"
-            actor = self._actor.remote(self._build, self._slot)
-            self._members[name] = _Member(name, actor, actor.start.remote())
+            self._members[name] = Member(name, self._actor.remote(self._build, self._slot), self._clock())
+            self._members[name].start()
 
-    def _calls(self) -> dict[Any, _Member]:
-        calls: dict[Any, _Member] = {}
-        for member in self._members.values():
-            calls |= dict.fromkeys(member.work, member)
-            calls |= {call: member for call in (member.starting, member.pulsing) if call is not None}
-        return calls
-
-    def _receive(self, member: _Member, call: Any) -> Iterator[Event]:
+    def _receive(self, member: Member, call: Any) -> Iterator[Event]:
         if member.name not in self._members:
             return
         try:
             answer = ray.get(call)
         except (RayError, Exception) as error:
-            yield from self._failed(member, _cause(error))
+            if isinstance(reason := cause(error), JobError):
+                raise reason from None
+            yield from self._lose(member, member.diagnose(reason))
             return
-        if call is member.starting:
-            member.starting, member.moved, self._failed_starts = None, self._clock(), 0
-        elif call is member.pulsing:
-            self._hear(member, answer)
-        else:
+        if call is member.starting or member.is_pulse(call):
+            self._hear(member, call, answer)
+        elif call in member.work:
             yield self._finished(member, call, answer)
 
-    def _finished(self, member: _Member, call: Any, tally: Tally) -> Done:
-        self._barren, member.moved = 0, self._clock()
-        assignment = member.work.pop(call)
-        member.mislaid.pop(assignment.id, None)
-        return Done(member.name, assignment, tally)
+    def _hear(self, member: Member, call: Any, answer: Any) -> None:
+        starting = member.starting
+        if call is starting:
+            member.started(self._clock())
+        else:
+            member.hear(answer, self._clock())
+        if starting is not None and member.starting is None:
+            self._failed_starts = self._lost_starts = 0
 
-    def _failed(self, member: _Member, error: BaseException) -> Iterator[Event]:
-        if isinstance(error, JobError):
-            raise error
-        if isinstance(error, ActorUnavailableError):
-            error = _second_opinion(member)
-        blame = not _is_innocent(error)
+    def _finished(self, member: Member, call: Any, tally: Tally) -> Done:
+        self._barren = 0
+        return Done(member.name, member.finish(call, self._clock()), tally)
+
+    def _watch(self) -> Iterator[Event]:
+        now = self._clock()
+        for member in tuple(self._members.values()):
+            if ailment := member.ailment(now, self._stall):
+                yield from self._lose(member, ailment)
+            elif member.node in self._draining and not member.work:
+                self._drop(member)
+                yield Lost(member.name, False, "its machine is about to go")
+            else:
+                member.listen(now)
+
+    def _lose(self, member: Member, ailment: Ailment) -> Iterator[Event]:
         if member.starting is not None:
             self._drop(member)
-            self._count_start(error, blame)
-        else:
-            yield from self._lose(member, blame, str(error) or type(error).__name__)
-
-    def _lose(self, member: _Member, blame: bool, reason: str) -> Iterator[Event]:
+            self._count_start(ailment)
+            return
         for call in tuple(member.work):
             # What was finished just before the death counts.
             with suppress(Exception):
                 yield self._finished(member, call, ray.get(call, timeout=0))
-        self._barren += bool(member.work) and blame
+        self._barren += bool(member.work) and (ailment.blame or ailment.memory)
         self._drop(member)
         if self._barren >= BARREN_DEATHS:
             raise WorkersExhausted(
-                f"{self._barren} workers in a row died without finishing any rows: {reason}"
+                f"{self._barren} workers in a row died without finishing any rows: {ailment.reason}"
             )
-        yield Lost(member.name, blame, reason)
+        yield Lost(member.name, ailment.blame, ailment.reason, ailment.memory)
 
-    def _drop(self, member: _Member) -> None:
+    def _drop(self, member: Member) -> None:
         del self._members[member.name]
         self._retired = _sum([self._retired, _at_rest(member.pulse)])
-        _kill(member)
+        member.kill()
 
-    def _count_start(self, error: BaseException, blame: bool) -> None:
-        self._failed_starts += blame
-        self._not_before = self._clock() + FIRST_PAUSE * 2 ** min(self._failed_starts, 5)
-        if self._failed_starts < STARTS:
+    def _count_start(self, ailment: Ailment) -> None:
+        self._failed_starts += ailment.blame
+        self._lost_starts += 1
+        self._not_before = self._clock() + FIRST_PAUSE * 2 ** min(self._lost_starts, 5)
+        if self._failed_starts < STARTS and self._lost_starts < LOST_STARTS:
             return
         if not self.ready:
-            raise WorkersExhausted(f"{self._failed_starts} workers in a row died while starting: {error}")
+            raise WorkersExhausted(
+                f"{self._lost_starts} workers in a row died while starting: {ailment.reason}"
+            )
         # There is no room for more: go on with those that run.
-        self.size, self._failed_starts = len(self._members), 0
-
-    def _hear(self, member: _Member, beat: Heartbeat) -> None:
-        now = self._clock()
-        member.pulsing = None
-        if beat.pulse != member.pulse:
-            member.pulse, member.moved = beat.pulse, now
-        unknown = {a.id for a in member.work.values() if a.id not in beat.holding}
-        member.mislaid = {id: member.mislaid.get(id, now) for id in unknown}
-
-    def _watch(self) -> Iterator[Event]:
-        now = self._clock()
-        for member in [member for member in self._members.values() if member.starting is None]:
-            if member.pulsing is not None and now - member.asked > SILENCE:
-                yield from self._lose(member, True, f"no life sign for {SILENCE:.0f} s")
-            elif member.work and now - member.moved > self._stall:
-                yield from self._lose(member, True, f"no progress for {self._stall:.0f} s")
-            elif any(now - since > MISLAID for since in member.mislaid.values()):
-                yield from self._lose(member, False, "an assignment was lost on its way")
-            elif member.pulsing is None and now - member.asked > PULSE_EVERY:
-                member.pulsing, member.asked = member.actor.pulse.remote(), now
-
-
-def _kill(member: _Member) -> None:
-    with suppress(RayError, ValueError):
-        ray.kill(member.actor, no_restart=True)
-
-
-def _cause(error: BaseException) -> BaseException:
-    """What was raised inside an actor, or the error that took the actor away."""
-    return error.cause if isinstance(error, RayTaskError) and error.cause else error
-
-
-def _second_opinion(member: _Member) -> BaseException:
-    """Why an actor is out of reach, which Ray may know only a little later."""
-    try:
-        ray.get(member.actor.pulse.remote(), timeout=5)
-    except (RayError, Exception) as error:
-        return error
-    return ConnectionError("a call was lost on its way, ray.kill ends the actor")
-
-
-def _is_innocent(error: BaseException) -> bool:
-    """Whether the machine, not the rows, is why a worker died."""
-    if isinstance(error, RayActorError) and error.preempted:
-        return True
-    return isinstance(error, RayError | ConnectionError) and any(sign in str(error) for sign in _INNOCENT)
+        self._size, self._failed_starts, self._lost_starts = len(self._members), 0, 0
 
 
 def _sum(pulses: list[Pulse]) -> Pulse:

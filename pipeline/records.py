@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.config import JobConfig, make_job
 from pipeline.errors import OutputError
 from pipeline.footer import Footer, read_footer
 from pipeline.shards import Chunk, Shard
@@ -53,6 +54,21 @@ def read_record(output: Storage, name: str) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else {}
 
 
+def recorded_job(output: Storage, settings: Iterable[tuple[str, Any]] = ()) -> JobConfig:
+    """The job that an output belongs to, with `settings` (dotted name, value) laid over it.
+
+    Raises OutputError where no job is recorded, ConfigError for a wrong setting."""
+    record = read_record(output, SUCCESS) or read_record(output, RECORD)
+    if not record:
+        raise OutputError(f"output {output.url}: no job is recorded there")
+    tree = (record.get("about") or {}).get("job")
+    if not isinstance(tree, dict):
+        raise OutputError(
+            f"output {output.url}: its record names no job file's keys; it is of an older version"
+        )
+    return make_job(tree, [*settings, ("output.path", output.url)], "command line")
+
+
 def versions() -> dict[str, str]:
     """The versions of what results depend on; "absent" for a package that isn't installed."""
     found = {"python": platform.python_version()}
@@ -77,14 +93,14 @@ def usage_bytes(tallies: Mapping[str, Tally]) -> bytes:
     return file.getvalue()
 
 
-def chunk_folder(shard: str) -> str:
-    """Where a shard's chunks lie."""
-    return f"{WORK}/chunks/{shard}"
+def chunk_folder(shard: str, retry: int = 0) -> str:
+    """Where a shard's chunks lie. retry: the number of the retry that they belong to."""
+    return f"{WORK}/retry-{retry}/{shard}" if retry else f"{WORK}/chunks/{shard}"
 
 
-def chunk_name(chunk: Chunk) -> str:
+def chunk_name(chunk: Chunk, retry: int = 0) -> str:
     """A committed chunk's file."""
-    return f"{chunk_folder(chunk.shard)}/{chunk.start}-{chunk.stop}.parquet"
+    return f"{chunk_folder(chunk.shard, retry)}/{chunk.start}-{chunk.stop}.parquet"
 
 
 def response_name(shard: Shard) -> str:

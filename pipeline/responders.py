@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.answers import Answers, Embeddings
 from pipeline.engine.embedder import Embedder, fit, shorten
@@ -145,16 +148,14 @@ class EmbeddingResponder:
         self._answers = answers
         self._names = names
         self._truncate = truncate
-        self._lock = threading.Lock()
+        # One thread for all calls: OpenMP would start threads of its own for each that comes along.
+        self._thread = ThreadPoolExecutor(1, "embedder")
         self._pulse = Pulse()
 
     def respond(self, rows: Sequence[Row], attempts: int) -> list[Record]:
         prepared = [self._prepare(row) for row in rows]
         inputs = [tokens for work in prepared if not isinstance(work, RowError) for tokens in work]
-        with self._lock:
-            self._pulse = replace(self._pulse, running=len(rows))
-            vectors = self._embedder.embed(inputs)
-            self._count(len(rows), sum(map(len, inputs)))
+        vectors = self._thread.submit(self._embed, inputs, len(rows)).result()
         records, at = [], 0
         for row, work in zip(rows, prepared, strict=True):
             if isinstance(work, RowError):
@@ -170,7 +171,7 @@ class EmbeddingResponder:
         return self._pulse
 
     def close(self) -> None:
-        """Nothing to end: embedding runs on its callers' threads."""
+        self._thread.shutdown()
 
     def _prepare(self, row: Row) -> list[list[int]] | RowError:
         model = self._embedder.model
@@ -192,9 +193,13 @@ class EmbeddingResponder:
         except RowError as error:
             return error
 
-    def _count(self, rows: int, tokens: int) -> None:
+    def _embed(self, inputs: list[list[int]], rows: int) -> NDArray[np.float32]:
         before = self._pulse
-        self._pulse = Pulse(prompt_tokens=before.prompt_tokens + tokens, rows=before.rows + rows)
+        self._pulse = replace(before, running=rows)
+        vectors = self._embedder.embed(inputs)
+        tokens = before.prompt_tokens + sum(map(len, inputs))
+        self._pulse = Pulse(prompt_tokens=tokens, rows=before.rows + rows)
+        return vectors
 
 
 def _served(request: Request | RowError, names: frozenset[str]) -> Request:

@@ -7,7 +7,9 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
+
+import ray
 
 from pipeline.cluster import Slot
 from pipeline.coordinator import Assignment
@@ -30,20 +32,27 @@ WorkerFactory = Callable[[Slot], RowWorker]
 """Called in the actor's process; picklable. Its JobErrors stop the job, others count as deaths."""
 
 
+Stage = Literal["new", "starting", "ready"]
+
+
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """Life signs of an actor. holding: the ids of the assignments that it is working on."""
+    """Life signs. holding: the ids of the assignments under way; node: the machine, in hexadecimal."""
 
     pulse: Pulse
     holding: frozenset[int]
+    node: str
+    stage: Stage
 
 
 class RowActor:
-    """Runs in its own process. `work` and `pulse` may be called at once; `start` comes first."""
+    """Runs in its own process. `work` and `pulse` may be called at once; `work` comes after `start`."""
 
     def __init__(self, build: WorkerFactory, slot: Slot) -> None:
         self._build = build
         self._slot = slot
+        self._worker: RowWorker | None = None
+        self._stage: Stage = "new"
         self._holding: set[int] = set()
         self._lock = threading.Lock()
         # Ray exports it as 1 for most actors; threads are set by the slot instead.
@@ -53,13 +62,18 @@ class RowActor:
 
     def start(self) -> None:
         """Builds the worker. Outside of `__init__`, where Ray would turn an error into an actor's death."""
+        self._stage = "starting"
         self._worker = self._build(self._slot)
+        self._stage = "ready"
 
     def work(self, assignment: Assignment, plans: dict[str, ShardPlan]) -> Tally:
         """Answers and commits an assignment's chunks. plans: of all their shards, by name."""
 
+        worker = self._worker
+        assert worker, "it has not been started"
+
         def process(chunk: Chunk) -> Tally:
-            return self._worker.process(
+            return worker.process(
                 plans[chunk.shard], chunk, assignment.attempt, condemned=assignment.condemned
             )
 
@@ -75,4 +89,5 @@ class RowActor:
     def pulse(self) -> Heartbeat:
         with self._lock:
             holding = frozenset(self._holding)
-        return Heartbeat(self._worker.pulse(), holding)
+        pulse = self._worker.pulse() if self._worker else Pulse()
+        return Heartbeat(pulse, holding, ray.get_runtime_context().get_node_id(), self._stage)

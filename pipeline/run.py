@@ -2,43 +2,72 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import PurePosixPath
+from typing import Protocol
 
-from pipeline.cluster import check_room, nodes, share_out
-from pipeline.config import JobConfig
-from pipeline.coordinator import Coordinator
-from pipeline.interrupts import check_interrupted
+from pipeline.amendment import Amendment
+from pipeline.config import RetryConfig
+from pipeline.coordinator import Coordinator, gaps
+from pipeline.errors import TooManyFailures
 from pipeline.manifest import Manifest
-from pipeline.progress import Progress
-from pipeline.progress_file import ProgressFile
-from pipeline.ray_pool import Done, Event, Lost, RayPool
-from pipeline.ray_tasks import Chores
-from pipeline.records import WORK, footer_of, response_name
-from pipeline.row_actor import WorkerFactory
+from pipeline.pool import Assembly, Done, Event, Lost, Pool
+from pipeline.records import WORK, chunk_name, footer_of, response_name
+from pipeline.responders import Pulse
 from pipeline.shards import CHUNK_ROWS, Chunk, ShardPlan
+from pipeline.summary import error_counts
 from pipeline.tally import Tally
 
-GROW_EVERY = 15.0
-"""Seconds between looks for machines that have joined the cluster."""
 FIRST_ROWS = 64
 """Rows of a CPU worker's chunks before its pace is known: something is committed soon, however slow it is."""
-_STALL_SLACK = 60.0
+JUDGED_ROWS = 1000
+"""Answers that a job has to have before it is given up for its failures."""
+
+
+class Screen(Protocol):
+    """Where a run shows how it is getting on."""
+
+    def say(self, message: str) -> None:
+        """A line that stays."""
+
+    def show(self, run: Run, pulse: Pulse, workers: int) -> None:
+        """The state of things now, many times a second."""
+
+    @property
+    def rows_per_second(self) -> float:
+        """The pace of late; 0 while it isn't known."""
 
 
 class Run:
-    """One run of a job: what is left of it, and who works on it. tally: what this run has added."""
+    """One run of a job: what is left of it, and who works on it. It knows no clock and no Ray.
 
-    def __init__(self, job: JobConfig, plans: list[ShardPlan], manifest: Manifest) -> None:
-        self._job, self._manifest = job, manifest
+    tally: what this run has added; before: what was committed when it began.
+    """
+
+    def __init__(
+        self,
+        retry: RetryConfig,
+        plans: Iterable[ShardPlan],
+        manifest: Manifest,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """check: called in each turn of the loop; what it raises ends the run."""
+        self._manifest, self._check = manifest, check
         self._plans = {plan.shard.name: plan for plan in plans}
-        self._coordinator = Coordinator(job.retry.max_attempts)
+        self._coordinator = Coordinator(retry.max_attempts)
+        self._most_failures = retry.max_failures
         self._to_assemble: list[ShardPlan] = []
-        self._before = Tally()
+        self.before = Tally()
         self.tally = Tally()
-        self._shards_done = 0
+        self.rows = sum(plan.rows for plan in self._plans.values())
+        self.shards = len(self._plans)
+        self.shards_done = 0
+
+    @property
+    def done(self) -> Tally:
+        """What is committed, by this run and those before it."""
+        return self.before + self.tally
 
     @property
     def idle(self) -> bool:
@@ -47,14 +76,41 @@ class Run:
     def take_stock(self) -> None:
         """Finds what earlier runs have done, shard by shard."""
         finished = self._manifest.finished_shards()
-        self._shards_done = len(finished)
-        self._before = sum(finished.values(), Tally())
+        self.shards_done = len(finished)
+        self.before = sum(finished.values(), Tally())
         begun = self._begun()
-        for name in self._plans.keys() - finished.keys():
+        for name in [name for name in self._plans if name not in finished]:
             done = self._manifest.finished_chunks(name) if name in begun else {}
-            self._before += sum(done.values(), Tally())
+            self.before += sum(done.values(), Tally())
             if not self._coordinator.add(self._plans[name], done):
                 self._to_assemble.append(self._plans[name])
+
+    def take_failed(self, amendment: Amendment) -> None:
+        """Finds the rows that failed and haven't been tried again, shard by shard."""
+        for name, plan in list(self._plans.items()):
+            if tally := amendment.finished(plan):
+                self.before += tally
+                self.shards_done += 1
+                continue
+            self._plans[name] = plan = replace(plan, retry=amendment.number)
+            sound = [Chunk(name, *kept) for kept in gaps(plan.rows, amendment.failed(plan))]
+            rows = sum(chunk.rows for chunk in sound)
+            done = self._manifest.finished_chunks(name, plan.retry)
+            self.before += sum(done.values(), Tally(rows=rows, succeeded=rows))
+            if not self._coordinator.add(plan, [*sound, *done]):
+                self._to_assemble.append(plan)
+
+    def work(self, pool: Pool, assembly: Assembly, screen: Screen, first_rows: int = CHUNK_ROWS) -> None:
+        """Works until every shard is committed. first_rows: of a chunk, before the workers' pace is known."""
+        self._pool, self._assembly, self._screen = pool, assembly, screen
+        self._first_rows = first_rows
+        while not (self.idle and assembly.idle):
+            self._check()
+            for event in pool.events(timeout=0.2):
+                self._to_assemble += self._take(event)
+            self._hand_out()
+            self._assemble()
+            screen.show(self, pool.pulse(), len(pool.ready))
 
     def _begun(self) -> set[str]:
         """The shards that have chunks in the work folder."""
@@ -63,73 +119,61 @@ class Run:
             str(PurePosixPath(name).parent.relative_to(folder)) for name in self._manifest.output.list(folder)
         }
 
-    def work(self, build: WorkerFactory, local: bool) -> None:
-        """Works until every shard is committed."""
-        machines = nodes()
-        slot, size = share_out(self._job.cluster, machines)
-        self._first_rows = CHUNK_ROWS if slot.gpus else FIRST_ROWS
-        if local:
-            check_room(slot, machines)
-        self._pool = RayPool(build, slot, size, stall=self._job.retry.row_deadline + _STALL_SLACK)
-        self._assembly: Chores[ShardPlan, Tally] = Chores(partial(_assemble, self._manifest))
-        self._grown, self._fit = time.monotonic(), size
-        total = sum(plan.rows for plan in self._plans.values())
-        try:
-            with (
-                Progress(self._job.name, total, self._before.rows) as self._progress,
-                ProgressFile(self._manifest.output) as self._file,
-            ):
-                self._until_done()
-        finally:
-            self._pool.close()
-
-    def _until_done(self) -> None:
-        while not (self.idle and self._assembly.idle):
-            check_interrupted()
-            for event in self._pool.events(timeout=0.2):
-                self._to_assemble += self._take(event)
-            self._hand_out()
-            self._assemble()
-            self._grow()
-            self._report()
-
     def _take(self, event: Event) -> list[ShardPlan]:
         """Tells the coordinator what happened; returns the shards that are complete by it."""
-        if isinstance(event, Done):
-            self.tally += event.tally
-            complete = self._coordinator.complete(event.worker, event.assignment)
-            # A shard that was one chunk has been committed as it is.
-            parts = [
-                plan
-                for plan in complete
-                if Chunk(plan.shard.name, 0, plan.rows) not in event.assignment.chunks
-            ]
-            self._shards_done += len(complete) - len(parts)
-            return parts
-        return self._bury(event)
+        if isinstance(event, Lost):
+            return self._bury(event)
+        self.tally += event.tally
+        self._judge(event)
+        complete = self._coordinator.complete(event.worker, event.assignment)
+        # A shard that was one chunk has been committed as it is.
+        parts = [plan for plan in complete if plan.whole not in event.assignment.chunks]
+        self.shards_done += len(complete) - len(parts)
+        return parts
 
     def _bury(self, death: Lost) -> list[ShardPlan]:
         chunks = [chunk for a in self._coordinator.held(death.worker) for chunk in a.chunks]
         committed = self._committed(chunks)
         self.tally += sum(committed.values(), Tally())
-        self._progress.say(f"{death.worker} is gone and will be replaced: {death.reason.splitlines()[0]}")
-        return self._coordinator.lost(death.worker, death.blame, committed)
+        self._screen.say(f"{death.worker} is gone and will be replaced: {death.reason.splitlines()[0]}")
+        return self._coordinator.lost(death.worker, death.blame, committed, death.memory)
 
     def _committed(self, chunks: Iterable[Chunk]) -> dict[Chunk, Tally]:
         """Those that were committed although nobody could say so any more."""
         found: dict[Chunk, Tally] = {}
         for chunk in chunks:
-            whole = chunk.rows == self._plans[chunk.shard].rows
-            tally = self._whole(chunk) if whole else self._manifest.finished_chunks(chunk.shard).get(chunk)
+            plan = self._plans[chunk.shard]
+            if chunk == plan.whole:
+                tally = self._answered(plan)
+            else:
+                tally = self._manifest.finished_chunks(chunk.shard, plan.retry).get(chunk)
             if tally:
                 found[chunk] = tally
         return found
 
-    def _whole(self, chunk: Chunk) -> Tally | None:
+    def _answered(self, plan: ShardPlan) -> Tally | None:
         try:
-            return footer_of(self._manifest.output, response_name(self._plans[chunk.shard].shard)).tally
+            return footer_of(self._manifest.output, response_name(plan.shard)).tally
         except FileNotFoundError:
             return None
+
+    def _judge(self, last: Done) -> None:
+        """Gives a job up in which nearly every row fails."""
+        done = self.done
+        if done.rows < JUDGED_ROWS or not last.tally.failed or done.failed <= self._most_failures * done.rows:
+            return
+        names = [self._file_name(chunk) for chunk in last.assignment.chunks]
+        counts = error_counts(self._manifest.output, names)
+        code = max(counts, key=lambda code: counts[code], default="server_error")
+        raise TooManyFailures(
+            f"{done.failed:,} of {done.rows:,} rows failed, of the last {last.tally.rows} most with {code}; "
+            f"see {self._manifest.output.url}/{names[0]}. What is committed stays; to go on all the "
+            "same, set retry.max_failures to 1"
+        )
+
+    def _file_name(self, chunk: Chunk) -> str:
+        plan = self._plans[chunk.shard]
+        return response_name(plan.shard) if chunk == plan.whole else chunk_name(chunk, plan.retry)
 
     def _hand_out(self) -> None:
         ready = self._pool.ready
@@ -141,10 +185,10 @@ class Run:
 
     def _rows_a_minute(self) -> int:
         """A worker's, but no less than it decodes at once, so that two assignments keep its batch full."""
-        workers = self._coordinator.workers
-        if not self._progress.rates.rows:
+        pace = self._screen.rows_per_second
+        if not pace:
             return self._first_rows
-        return int(max(60 * self._progress.rates.rows, self._pool.pulse().running) / workers)
+        return int(max(60 * pace, self._pool.pulse().running) / self._coordinator.workers)
 
     def _give(self, worker: str) -> bool:
         assignment = self._coordinator.assign(worker)
@@ -158,30 +202,4 @@ class Run:
         for plan in self._to_assemble:
             self._assembly.put(plan)
         self._to_assemble.clear()
-        self._shards_done += len(self._assembly.done())
-
-    def _grow(self) -> None:
-        """Uses machines that have joined the cluster."""
-        if time.monotonic() - self._grown < GROW_EVERY or self._job.cluster.actors != "auto":
-            return
-        self._grown = time.monotonic()
-        _, size = share_out(self._job.cluster, nodes())
-        self._pool.size += max(0, size - self._fit)
-        self._fit = max(size, self._fit)
-
-    def _report(self) -> None:
-        done = self._before + self.tally
-        pulse = self._pool.pulse()
-        self._progress.show(done.rows, pulse, len(self._pool.ready))
-        self._file.write(
-            rows_done=done.rows,
-            rows_total=sum(plan.rows for plan in self._plans.values()),
-            shards_done=self._shards_done,
-            shards_total=len(self._plans),
-            tally=done.to_dict(),
-            rows_per_second=self._progress.rates.rows,
-        )
-
-
-def _assemble(manifest: Manifest, plan: ShardPlan) -> Tally:
-    return manifest.commit_shard(plan)
+        self.shards_done += len(self._assembly.done())

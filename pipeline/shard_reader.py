@@ -25,7 +25,7 @@ class ShardReader:
         self.plan = plan
         self._file = plan.shard.open()
         self._lock = threading.Lock()
-        self._rows: _Rows | None = None
+        self._rows: ParquetRows | None = None
 
     def __enter__(self) -> ShardReader:
         return self
@@ -50,13 +50,14 @@ class ShardReader:
     def _read(self, chunk: Chunk) -> pa.Table:
         if self.plan.shard.lines:
             place, skip = divmod(chunk.start, CHUNK_ROWS)
-            return read_lines(self._file, self.plan.offsets[place], skip + chunk.rows).slice(skip)
+            offset = self.plan.offsets[place] if chunk.rows else 0
+            return read_lines(self._file, offset, skip + chunk.rows).slice(skip)
         if self._rows is None or not self._rows.near(chunk.start):
-            self._rows = _Rows(self._file, chunk.start)
+            self._rows = ParquetRows(self._file, chunk.start)
         return self._rows.take(chunk.start, chunk.stop)
 
 
-class _Rows:
+class ParquetRows:
     """A Parquet file's rows from the row group that holds row `start`, in one pass."""
 
     def __init__(self, file: pa.NativeFile, start: int) -> None:

@@ -53,24 +53,6 @@ class Shard:
             raise InputError(f"{self.name}: can't be opened: {error}") from error
 
 
-@dataclass(frozen=True, slots=True)
-class ShardPlan:
-    """What is known of a shard before any of its rows is answered.
-
-    digest: a hash, hex, of a Parquet file's footer (sizes, places and ranges of all its pieces), or of all
-        of a file of JSON lines.
-    duplicates: the numbers of rows whose custom_id an earlier row of the shard bears.
-    offsets: for JSON lines, the byte at which every CHUNK_ROWS-th row begins; else ().
-    """
-
-    shard: Shard
-    rows: int
-    digest: str
-    duplicates: tuple[int, ...]
-    columns: tuple[str, ...]
-    offsets: tuple[int, ...] = ()
-
-
 @dataclass(frozen=True, slots=True, order=True)
 class Chunk:
     """The rows [start, stop) of a shard."""
@@ -82,6 +64,31 @@ class Chunk:
     @property
     def rows(self) -> int:
         return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPlan:
+    """What is known of a shard before any of its rows is answered.
+
+    digest: a hash, hex, of a Parquet file's footer (sizes, places and ranges of all its pieces), or of all
+        of a file of JSON lines.
+    duplicates: the numbers of rows whose custom_id an earlier row of the shard bears.
+    offsets: for JSON lines, the byte at which every CHUNK_ROWS-th row begins; else ().
+    retry: the number of the retry that the shard is part of; 0 while it has no response file.
+    """
+
+    shard: Shard
+    rows: int
+    digest: str
+    duplicates: tuple[int, ...]
+    columns: tuple[str, ...]
+    offsets: tuple[int, ...] = ()
+    retry: int = 0
+
+    @property
+    def whole(self) -> Chunk | None:
+        """The chunk that is committed as the response file itself."""
+        return None if self.retry else Chunk(self.shard.name, 0, self.rows)
 
 
 def chunks(plan: ShardPlan) -> Iterator[Chunk]:

@@ -22,6 +22,8 @@ from pipeline.tally import Tally
 
 # Shards that a worker keeps open; chunks of a few shards come in turn.
 _OPEN_SHARDS = 4
+# Errors that are not the row's alone: a busy machine may be why.
+_PASSING = {"server_error", "deadline_exceeded"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +58,13 @@ class Worker:
         shard = self._open(plan)
         table = shard.reader.read(chunk)
         rows = shard.rows(table, chunk)
-        answers = self._condemn(rows, attempt) if condemned else self._responder.respond(rows, attempt)
-        _check_complete(rows, answers)
+        answers = self._condemn(rows, attempt) if condemned else self._answer(rows, attempt)
         cost = tally(answers, time.monotonic() - began)
         output = shard.table(answers, table)
-        if chunk.rows == plan.rows:
+        if chunk == plan.whole:
             self._manifest.commit_whole(plan, output, cost)
         else:
-            self._manifest.commit_chunk(chunk, output, cost)
+            self._manifest.commit_chunk(chunk, output, cost, plan.retry)
         return cost
 
     def pulse(self) -> Pulse:
@@ -83,6 +84,25 @@ class Worker:
                     self._shards.popitem(last=False)
             self._shards.move_to_end(plan.shard.name)
             return shard
+
+    def _answer(self, rows: Sequence[Row], attempt: int) -> list[Record]:
+        """Rows whose error may pass are tried again, with fewer neighbours."""
+        answers = self._respond(rows, attempt)
+        for later in range(attempt + 1, self._job.retry.max_attempts + 1):
+            again = [number for number, answer in enumerate(answers) if _may_pass(answer)]
+            if not again:
+                break
+            for number, answer in zip(
+                again, self._respond([rows[number] for number in again], later), strict=True
+            ):
+                answers[number] = answer
+        return answers
+
+    def _respond(self, rows: Sequence[Row], attempt: int) -> list[Record]:
+        answers = self._responder.respond(rows, attempt)
+        if [row.custom_id for row in rows] != [answer["custom_id"] for answer in answers]:
+            raise WorkerError(f"{len(rows)} rows went in, and {len(answers)} other answers came out")
+        return answers
 
     def _condemn(self, rows: Sequence[Row], attempt: int) -> list[Record]:
         error = RowError(
@@ -130,6 +150,6 @@ def _answers(identity: Identity, kind: Kind, kept: pa.Schema | None = None) -> A
     return Answers(identity.model_id, identity.fingerprint, kept or pa.schema([]), kind)
 
 
-def _check_complete(rows: Sequence[Row], answers: Sequence[Record]) -> None:
-    if [row.custom_id for row in rows] != [answer["custom_id"] for answer in answers]:
-        raise WorkerError(f"{len(rows)} rows went in, and {len(answers)} other answers came out")
+def _may_pass(answer: Record) -> bool:
+    error = answer.get("error") or {}
+    return error.get("code") in _PASSING

@@ -29,11 +29,20 @@ def rows_of(assignment: Assignment) -> list[Row]:
 class Farm:
     """Workers that answer, die of poison rows, or are killed at random, until nothing is left."""
 
-    def __init__(self, sizes: list[int], workers: int, poison: set[Row], kills: float, seed: int) -> None:
+    def __init__(
+        self,
+        sizes: list[int],
+        workers: int,
+        poison: set[Row],
+        kills: float,
+        seed: int,
+        hogs: frozenset[Row] = frozenset(),
+    ) -> None:
+        """hogs: rows that fill the memory, so that their worker or any other is killed."""
         self.random = random.Random(seed)
         self.coordinator = Coordinator(workers=workers)
         self.workers = [f"w{i}" for i in range(workers)]
-        self.poison, self.kills = poison, kills
+        self.poison, self.kills, self.hogs = poison, kills, hogs
         self.answered: Counter[Row] = Counter()
         self.condemned: set[Row] = set()
         self.complete: list[str] = []
@@ -55,13 +64,18 @@ class Farm:
         held = self.coordinator.held(worker)
         assert len(held) <= HELD
         assert len(held) == 1 or not any(a.alone for a in held)
-        assert all(a.rows <= (SUSPECT_ROWS if a.alone else CHUNK_ROWS) for a in held)
+        assert all(a.rows <= (SUSPECT_ROWS if a.alone and not a.exclusive else CHUNK_ROWS) for a in held)
         if held:
             self.work(worker, held)
 
     def work(self, worker: str, held: tuple[Assignment, ...]) -> None:
         poisoned = any(row in self.poison for a in held if not a.condemned for row in rows_of(a))
-        if poisoned:
+        if any(self.fills_memory(other) for other in self.workers if other != worker):
+            if self.random.random() < 0.5:
+                self.die(worker, held, blame=False, memory=True)
+        elif self.fills_memory(worker):
+            self.die(worker, held, blame=False, memory=True)
+        elif poisoned:
             self.die(worker, held, blame=True)
         elif self.random.random() < self.kills:
             self.die(worker, held, blame=False)
@@ -69,13 +83,17 @@ class Farm:
             self.answer(held[0])
             self.complete += self.names(self.coordinator.complete(worker, held[0]))
 
-    def die(self, worker: str, held: tuple[Assignment, ...], blame: bool) -> None:
+    def fills_memory(self, worker: str) -> bool:
+        held = self.coordinator.held(worker)
+        return any(row in self.hogs for a in held if not a.condemned for row in rows_of(a))
+
+    def die(self, worker: str, held: tuple[Assignment, ...], blame: bool, memory: bool = False) -> None:
         self.deaths += 1
         chunks = [c for a in held for c in a.chunks if not self.poisoned(c)]
         committed = [c for c in chunks if self.random.random() < 0.3]
         for chunk in committed:
             self.answer(Assignment(0, (chunk,)))
-        self.complete += self.names(self.coordinator.lost(worker, blame, committed))
+        self.complete += self.names(self.coordinator.lost(worker, blame, committed, memory))
 
     def answer(self, assignment: Assignment) -> None:
         self.answered.update(rows_of(assignment))
@@ -83,7 +101,7 @@ class Farm:
             self.condemned.update(rows_of(assignment))
 
     def poisoned(self, chunk: Chunk) -> bool:
-        return any(row in self.poison for row in rows_of(Assignment(0, (chunk,))))
+        return any(row in self.poison | self.hogs for row in rows_of(Assignment(0, (chunk,))))
 
     @staticmethod
     def names(plans: list[ShardPlan]) -> list[str]:
@@ -104,6 +122,15 @@ def test_innocent_rows_survive_any_number_of_blameless_deaths():
     farm = Farm([5000], 1, set(), kills=0.95, seed=1).run()
     assert farm.deaths > 5
     assert not farm.condemned
+
+
+@given(SIZES, st.integers(1, 4), st.data())
+def test_a_row_that_fills_the_memory_is_condemned_and_none_that_was_killed_beside_it(sizes, workers, data):
+    every = [(f"s{i}", row) for i, size in enumerate(sizes) for row in range(max(1, size))]
+    hogs = frozenset(data.draw(st.lists(st.sampled_from(every), max_size=3)))
+    farm = Farm(sizes, workers, set(), 0.1, data.draw(st.integers(0, 2**32)), hogs).run()
+    assert farm.answered == Counter(every)
+    assert farm.condemned == hogs
 
 
 @given(st.integers(0, 2000), st.data())
@@ -200,13 +227,14 @@ def test_a_poison_row_is_tried_alone_as_often_as_allowed_then_condemned():
     coordinator = Coordinator(max_attempts=3)
     coordinator.add(plan("s", 1))
     seen = []
-    for number in range(4):
+    for number in range(5):
         assignment = coordinator.assign(f"w{number}")
         assert assignment
         seen.append((assignment.attempt, assignment.alone, assignment.condemned))
-        if number < 3:
+        if number < 4:
             coordinator.lost(f"w{number}", blame=True)
-    assert seen == [(1, False, False), (2, True, False), (3, True, False), (4, True, True)]
+    alone = [(2, True, False), (3, True, False), (4, True, False)]
+    assert seen == [(1, False, False), *alone, (5, True, True)]
 
 
 def test_a_row_that_kills_even_unread_stops_the_job():

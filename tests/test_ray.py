@@ -19,13 +19,14 @@ import ray
 from pipeline.answers import Answers
 from pipeline.cluster import Slot
 from pipeline.config import JobConfig
-from pipeline.driver import run_job
+from pipeline.driver import retry_job, run_job
 from pipeline.engine.sequence import Generation
 from pipeline.errors import ConfigError, ModelError, OutputError, StorageError, WorkersExhausted
 from pipeline.fingerprint import Fingerprint
 from pipeline.interrupts import Interrupted
 from pipeline.manifest import Manifest
 from pipeline.models import LocalModel
+from pipeline.records import recorded_job
 from pipeline.responders import Pulse
 from pipeline.rows import Row
 from pipeline.status import status
@@ -40,8 +41,9 @@ MODEL = LocalModel(Path("fake.gguf"), "0" * 64, 1)
 class Echo:
     """A responder that answers a prompt with itself in capitals.
 
-    "KILL" ends its process; "KILL ONCE <path>" does so while that path is absent; "FULL <path>" finds
-    the disk full while that path is absent; "STOP <process>" sends SIGTERM there, and waits."""
+    "KILL" ends its process; "KILL ONCE <path>" and "KILL UNLESS <path>" do so while that path is absent,
+    the former makes it; "FULL <path>" finds the disk full while that path is absent; "STOP <process>"
+    sends SIGTERM there, and waits."""
 
     kind = "generate"
 
@@ -69,6 +71,8 @@ def obey(prompt: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if order == "KILL ONCE" and not Path(path).exists():
         Path(path).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if order == "KILL UNLESS" and not Path(path).exists():
         os.kill(os.getpid(), signal.SIGKILL)
     if order == "FULL" and not Path(path).exists():
         raise StorageError("no space left")
@@ -114,6 +118,9 @@ class Case:
         job = JobConfig.model_validate({"model": {"path": "fake.gguf"}, **paths, **settings})
         return run_job(job, workers, MODEL)
 
+    def retry(self) -> Summary:
+        return retry_job(recorded_job(Storage.at(str(self.output))), Echoes, MODEL)
+
     def answers(self, name: str) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = pq.read_table(self.output / f"responses/{name}.parquet").to_pylist()
         return rows
@@ -151,6 +158,19 @@ def test_only_a_row_that_kills_its_workers_is_set_aside(case):
     assert [row["status_code"] for row in case.answers("s")] == [200, 500, 200]
     assert case.answers("s")[1]["error"]["code"] == "worker_crashed"
     assert summary.errors == {"worker_crashed": 1}
+
+
+def test_failed_rows_are_answered_again_in_place(case, tmp_path):
+    case.shard("s", [*(f"row {i}" for i in range(98)), f"KILL UNLESS {tmp_path / 'calm'}", "KILL"])
+    case.shard("sound", ["row"])
+    assert case.run(cluster={"actors": 1}).totals.failed == 2
+    sound = (case.output / "responses/sound.parquet").stat().st_mtime_ns
+    (tmp_path / "calm").touch()
+    summary = case.retry()
+    assert (summary.rows, summary.totals.rows, summary.totals.failed) == (2, 101, 1)
+    assert [row["status_code"] for row in case.answers("s")] == [200] * 99 + [500]
+    assert verify(str(case.output), deep=True).problems == []
+    assert (case.output / "responses/sound.parquet").stat().st_mtime_ns == sound
 
 
 def test_a_job_that_stopped_goes_on_with_what_is_left(case, tmp_path):

@@ -178,6 +178,19 @@ def test_json_lines_are_found_by_offset(tmp_path: Path) -> None:
         assert reader.read(Chunk("x.jsonl", 300, 310)).column("line").to_pylist() == rows[300:310]
 
 
+@pytest.mark.parametrize("name", ["x.parquet", "x.jsonl"])
+def test_a_shard_without_rows_is_read_as_a_table_without_rows(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name == "x.jsonl":
+        path.write_bytes(b"")
+    else:
+        pq.write_table(pa.table({"prompt": pa.array([], pa.string())}), path)
+    plan = plan_of(path)
+    with ShardReader(plan) as reader:
+        table = reader.read(Chunk(name, 0, 0))
+    assert (table.num_rows, tuple(table.column_names)) == (0, plan.columns)
+
+
 def test_the_digest_tells_contents_apart(tmp_path: Path) -> None:
     same = {plan_of(parquet(tmp_path / name)).digest for name in ("a.parquet", "b/c.parquet")}
     other = plan_of(parquet(tmp_path / "d.parquet", rows=4)).digest

@@ -1,0 +1,113 @@
+"""The loop of a run, with workers that answer at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.answers import Answers
+from pipeline.config import JobConfig
+from pipeline.coordinator import Assignment
+from pipeline.engine.sequence import Generation
+from pipeline.errors import RowError, TooManyFailures
+from pipeline.fingerprint import Fingerprint
+from pipeline.footer import count
+from pipeline.manifest import Manifest
+from pipeline.pool import Done, Event
+from pipeline.responders import Pulse
+from pipeline.rows import Row
+from pipeline.run import JUDGED_ROWS, Run
+from pipeline.schema import parse_request
+from pipeline.shards import ShardPlan, list_shards, plan_shard
+from pipeline.storage import Storage
+from pipeline.tally import Tally
+from pipeline.verify import verify
+
+
+class Instant:
+    """A worker that commits what it gets at once, and an assembly; rows from `fails_from` on fail."""
+
+    def __init__(self, manifest: Manifest, fails_from: int) -> None:
+        self.manifest, self.fails_from = manifest, fails_from
+        self.ready = ["worker"]
+        self.idle = True
+        self.answers = Answers("m", manifest.fingerprint.digest, pa.schema([]))
+        self.events_: list[Event] = []
+        self.tallies: list[Tally] = []
+
+    def submit(self, worker: str, assignment: Assignment, plans: dict[str, ShardPlan]) -> None:
+        (chunk,) = assignment.chunks
+        records = [self.record(number) for number in range(chunk.start, chunk.stop)]
+        table = self.answers.table(records, pa.table({}))
+        self.manifest.commit_chunk(chunk, table, count(table))
+        self.events_.append(Done(worker, assignment, count(table)))
+
+    def record(self, number: int) -> dict[str, object]:
+        if number >= self.fails_from:
+            return self.answers.error(f"row-{number}", RowError("model_not_found", "which?"), 1)
+        row = Row(f"row-{number}", parse_request("/v1/completions", {"prompt": "why?"}))
+        return self.answers.completion(row, Generation("so", (1,), "stop", 2, 0), 1)
+
+    def events(self, timeout: float) -> Iterator[Event]:
+        while self.events_:
+            yield self.events_.pop()
+
+    def pulse(self) -> Pulse:
+        return Pulse()
+
+    def put(self, plan: ShardPlan) -> None:
+        self.tallies.append(self.manifest.commit_shard(plan))
+
+    def done(self) -> list[Tally]:
+        done, self.tallies = self.tallies, []
+        return done
+
+
+class Silent:
+    rows_per_second = 0.0
+
+    def say(self, message: str) -> None: ...
+    def show(self, run: Run, pulse: Pulse, workers: int) -> None: ...
+
+
+def finish(folder: Path, rows: int, fails_from: int, **retry: float) -> Manifest:
+    names = [f"row-{number}" for number in range(rows)]
+    (folder / "in").mkdir()
+    pq.write_table(pa.table({"custom_id": names, "prompt": names}), folder / "in/s.parquet")
+    plan = plan_shard(list_shards(str(folder / "in"))[0])
+    paths = {"input": {"path": str(folder / "in")}, "output": {"path": str(folder / "out")}}
+    job = JobConfig.model_validate({"model": {"path": "m"}, "retry": retry, **paths})
+    manifest = Manifest(
+        Storage.at(job.output.path), Fingerprint.of(job, "0" * 64, [plan]), {"input": job.input.path}
+    )
+    manifest.begin()
+    run = Run(job.retry, [plan], manifest)
+    run.take_stock()
+    farm = Instant(manifest, fails_from)
+    run.work(farm, farm, Silent())
+    manifest.finish([plan])
+    return manifest
+
+
+def test_a_job_in_which_nearly_all_rows_fail_stops_early_with_the_commonest_error(tmp_path: Path) -> None:
+    with pytest.raises(TooManyFailures, match="most with model_not_found"):
+        finish(tmp_path, 10 * JUDGED_ROWS, fails_from=20)
+    files = (path for path in (tmp_path / "out").rglob("*.parquet") if path.is_file())
+    committed = [pq.ParquetFile(path).metadata.num_rows for path in files]
+    assert JUDGED_ROWS <= sum(committed) < 2 * JUDGED_ROWS
+
+
+@pytest.mark.parametrize(
+    ("rows", "fails_from", "most"),
+    [(JUDGED_ROWS - 1, 0, 0.95), (3 * JUDGED_ROWS, JUDGED_ROWS, 0.95), (2 * JUDGED_ROWS, 0, 1)],
+    ids=["too few to judge", "a third is sound", "the user wants it so"],
+)
+def test_other_jobs_with_failures_end_whole(tmp_path: Path, rows: int, fails_from: int, most: float) -> None:
+    manifest = finish(tmp_path, rows, fails_from, max_failures=most)
+    report = verify(manifest.output.url, deep=True)
+    assert report.problems == []
+    assert (report.totals.rows, report.totals.failed) == (rows, rows - fails_from)
