@@ -1,0 +1,67 @@
+"""Pipelines that are broken on purpose: the soak has to find out each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pyarrow as pa
+
+import pipeline.manifest
+from pipeline.assembly import write_table
+from pipeline.coordinator import Assignment, Coordinator
+from pipeline.footer import Footer
+from pipeline.manifest import Manifest
+from pipeline.shards import Chunk, ShardPlan
+
+Tables = Callable[[], Iterable[pa.Table]]
+
+
+def _overwrite(manifest: Manifest, name: str, tables: Tables, footer: Footer) -> bool:
+    manifest.output.overwrite(name, lambda file: write_table(file, tables(), footer))
+    return True
+
+
+def _write_in_place(manifest: Manifest, name: str, tables: Tables, footer: Footer) -> bool:
+    if not manifest.output.local:
+        return _overwrite(manifest, name, tables, footer)
+    path = Path(manifest.output.path(name))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        write_table(file, tables(), footer)
+    return True
+
+
+def _add_all(coordinator: Coordinator, plan: ShardPlan, done: Iterable[Chunk] = ()) -> bool:
+    return _add(coordinator, plan)
+
+
+def _condemn(coordinator: Coordinator, assignment: Assignment) -> Iterator[Assignment]:
+    yield replace(assignment, alone=True, condemned=True)
+
+
+_add = Coordinator.add
+
+MUTATIONS: Mapping[str, Callable[[], AbstractContextManager[Any]]] = {
+    "the last to publish wins": lambda: patch.object(Manifest, "_publish", _overwrite),
+    "files grow under their final names": lambda: patch.object(Manifest, "_publish", _write_in_place),
+    "what a dead worker left undone is forgotten": lambda: patch.object(
+        Coordinator, "_requeue", lambda *_: None
+    ),
+    "what a dead worker left undone counts as done": lambda: patch.object(Coordinator, "lost", _settle_all),
+    "done chunks are forgotten at a resume": lambda: patch.object(Coordinator, "add", _add_all),
+    "the neighbours of a poison row are condemned": lambda: patch.object(Coordinator, "_suspected", _condemn),
+    "overlapping chunks are put together": lambda: patch.object(
+        pipeline.manifest, "cover", lambda chunks: sorted(set(chunks))
+    ),
+}
+"""What is broken, and a context in which it is."""
+
+
+def _settle_all(coordinator: Coordinator, worker: str, *_: object) -> list[ShardPlan]:
+    held = coordinator._held.pop(worker, {}).values()
+    return [plan for assignment in held for plan in coordinator._settle(assignment.chunks)]
