@@ -26,6 +26,7 @@ from typing import Any
 from bench_floor import EmbeddingFloor, GenerationFloor
 from bench_nightherd import Nightherd
 from bench_peers import Server, ServerSettings
+from bench_process import Apart
 from bench_tasks import Result, Task, tasks
 from minilm import build_minilm
 from rich.console import Console
@@ -84,22 +85,36 @@ def _measure(task: Task, options: argparse.Namespace) -> dict[str, Any]:
 def _contenders(task: Task, options: argparse.Namespace, stack: ExitStack) -> Contenders:
     model = _model(task, options)
     shared = {"slots": options.slots, "threads": options.threads, "context": CONTEXT}
+
+    def apart(contender: Callable[..., Any], **settings: Any) -> Apart:
+        process = Apart(contender, model, **settings)
+        stack.callback(process.close)
+        return process
+
     settings = ServerSettings(str(model), **shared, batch=BATCH, embeds=task.embeds)
     server = Server(settings, python=options.peer_python, binary=options.llama_server)
     stack.callback(server.close)
-    ours = Nightherd(model, **shared, embeds=task.embeds, reproducible=False)
-    stack.callback(ours.close)
-    contenders: Contenders = {OURS: lambda: ours.run(task)}
+    ours = apart(Nightherd, **shared, embeds=task.embeds, reproducible=False)
     if task.embeds:
-        floor = EmbeddingFloor(model, threads=options.threads)
-        return contenders | {PEER: lambda: server.run(task), FLOOR: lambda: floor.run(task)}
-    exact = Nightherd(model, **shared, embeds=False, reproducible=True)
-    stack.callback(exact.close)
-    bare = GenerationFloor(model, **shared)
-    return contenders | {
-        EXACT: lambda: exact.run(task),
+        floor = apart(EmbeddingFloor, threads=options.threads)
+        return {
+            OURS: lambda: ours.run(task)[0],
+            PEER: lambda: server.run(task),
+            FLOOR: lambda: floor.run(task)[0],
+        }
+    exact = apart(Nightherd, **shared, embeds=False, reproducible=True)
+    bare = apart(GenerationFloor, **shared)
+    lengths: list[int] = []
+
+    def run_ours() -> Result:
+        result, lengths[:] = ours.run(task)
+        return result
+
+    return {
+        OURS: run_ours,
+        EXACT: lambda: exact.run(task)[0],
         PEER: lambda: server.run(task),
-        FLOOR: lambda: bare.run(task, ours.out),
+        FLOOR: lambda: bare.run(task, lengths)[0],
     }
 
 

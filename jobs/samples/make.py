@@ -84,7 +84,10 @@ REVIEWS = [
     ("watch", "It loses ten minutes a day, and the strap broke. Terrible."),
 ]
 
-LABEL_INSTRUCTION = "Rate each review as good or bad. Answer with one word."
+LABEL_INSTRUCTION = (
+    "You read what customers of a shop write about the things that they bought. "
+    "Rate each review as good or bad. Answer with one word."
+)
 EXAMPLES = [
     ("It stopped working and support was rude.", "bad"),
     ("Great quality, I would buy it again.", "good"),
