@@ -58,7 +58,8 @@ def error_counts(output: Storage, names: Iterable[str]) -> Counter[str]:
     codes: Counter[str] = Counter()
     for name in names:
         with output.open_input(name) as file:
-            column = pq.ParquetFile(file).read(columns=["error.code"]).column("error")
+            # Arrow's threads may let go of a Python buffer after Python has ended, which aborts the process.
+            column = pq.ParquetFile(file).read(columns=["error.code"], use_threads=False).column("error")
         for entry in pc.value_counts(pc.struct_field(column, "code")).to_pylist():
             if entry["values"]:
                 codes[entry["values"]] += entry["counts"]

@@ -98,7 +98,7 @@ class _Verification:
         if not _agree(recorded, self.report.totals):
             self._note(f"{SUCCESS}: says {recorded}, the shards add up to {self.report.totals.to_dict()}")
         with self._noting(USAGE), self.output.open_input(USAGE) as file:
-            rows = pq.ParquetFile(file).read(columns=USAGE_SCHEMA.names).to_pylist()
+            rows = pq.ParquetFile(file).read(columns=USAGE_SCHEMA.names, use_threads=False).to_pylist()
             names = [row["shard"] for row in rows]
             if sorted(names) != sorted(self.success["shards"]):
                 raise OutputError(
