@@ -51,7 +51,11 @@ class RequestConfig(_Section):
 
 
 class EngineConfig(_Section):
-    """The engine of each actor. "auto" fits the actor's CPU share or GPU."""
+    """The engine of each actor. "auto" fits the actor's CPU share or GPU.
+
+    share_prefixes: what rows begin with alike is decoded once. reuse_answers: of equal rows with one possible
+    answer, one is computed. skip_forced: what a constraint leaves no choice about is not sampled.
+    """
 
     slots: Annotated[int, Field(ge=1, le=240)] | Auto = "auto"
     context: Annotated[int, Field(ge=16)] | Auto = "auto"
@@ -62,6 +66,9 @@ class EngineConfig(_Section):
     flash_attention: bool | Auto = "auto"
     kv_type: Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"] = "f16"
     reproducible: bool | Auto = "auto"
+    share_prefixes: bool = True
+    reuse_answers: bool = True
+    skip_forced: bool = True
 
 
 class ClusterConfig(_Section):

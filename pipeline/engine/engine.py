@@ -5,17 +5,23 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from collections.abc import Sequence as Items
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.engine.logprobs import TokenLogprob, log_probabilities, token_logprob
 from pipeline.engine.model import Batch, GenerativeModel, NoRoom
-from pipeline.engine.prefixes import Prefix
-from pipeline.engine.scheduler import Piece, Scheduler, Step
-from pipeline.engine.sequence import FinishReason, Generation, Outcome, Sequence, State
+from pipeline.engine.scheduler import Limits, Piece, Scheduler, Step
+from pipeline.engine.sequence import FinishReason, Outcome, Sequence, State
+from pipeline.engine.slot import cuts
 from pipeline.errors import RowError, WorkerError
+
+# A row, and the logits from which its next token is sampled.
+Ready = tuple[Sequence, NDArray[np.float32]]
 
 
 @dataclass(slots=True)
@@ -41,19 +47,33 @@ class Engine:
         *,
         slots: int,
         step_tokens: int = 512,
+        samplers: int = 1,
+        reproducible: bool = False,
+        share_prefixes: bool = True,
+        skip_forced: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """slots: rows that generate at once. step_tokens: the most tokens of a mixed step."""
+        """slots: rows that generate at once. step_tokens: the most tokens of a mixed step. samplers: threads
+        that sample the rows of a step. reproducible: a row's tokens don't depend on what runs beside it.
+        share_prefixes, skip_forced: off, what rows share is decoded for each, what a guide forces sampled."""
         self._model = model
         self._clock = clock
+        self._reproducible = reproducible
+        self._skip_forced = skip_forced
+        self._samplers = samplers
+        self._pool = ThreadPoolExecutor(samplers, "sampler") if samplers > 1 else None
+        self._control = frozenset(filter(model.vocabulary.is_control, range(model.vocabulary.size)))
         self._inbox: deque[Sequence] = deque()
-        self._scheduler = Scheduler(
+        limits = Limits(
             slots=slots,
-            sequences=model.max_sequences,
             cells=model.cells,
             split=model.split,
             batch=model.batch_size,
-            step=min(step_tokens, model.batch_size),
+            mixed=min(step_tokens, model.batch_size),
+            outputs=model.max_outputs,
+        )
+        self._scheduler = Scheduler(
+            limits, reproducible=reproducible, share=share_prefixes and model.shares_prefixes
         )
         self.counters = Counters()
 
@@ -69,25 +89,25 @@ class Engine:
     def busy(self) -> bool:
         return bool(self.running or self.waiting)
 
-    def submit(self, sequence: Sequence) -> None:
+    def submit(self, row: Sequence) -> None:
         """Queues a row. Raises RowError where prompt and one token don't fit the context."""
         limit = self._model.context
-        if len(sequence.prompt) >= limit:
+        if len(row.prompt) >= limit:
             raise RowError(
                 "context_length_exceeded",
-                f"the prompt has {len(sequence.prompt)} tokens, and the context holds {limit}: "
+                f"the prompt has {len(row.prompt)} tokens, and the context holds {limit}: "
                 f"at most {limit - 1} tokens of prompt leave room for an answer",
             )
-        sequence.max_tokens = min(sequence.max_tokens, limit - len(sequence.prompt))
-        # The last prompt token is decoded by the row itself: its logits are needed.
-        sequence.prefix = min(sequence.prefix, len(sequence.prompt) - 1)
-        self._inbox.append(sequence)
+        row.max_tokens = min(row.max_tokens, limit - len(row.prompt))
+        self._begin(row)
+        self._inbox.append(row)
 
     def step(self) -> None:
         """Admit, decode, sample; finished rows are told by their `on_finish`. Raises WorkerError."""
         began = time.perf_counter()
         self._take_inbox()
         self._expire()
+        self._settle_cells()
         self._scheduler.admit()
         self._settle_cells()
         step = self._scheduler.next_step()
@@ -98,15 +118,29 @@ class Engine:
 
     def _take_inbox(self) -> None:
         while self._inbox:
-            self._scheduler.submit(self._inbox.popleft())
+            row = self._inbox.popleft()
+            self._scheduler.submit(row)
+            self.counters.completion_tokens += len(row.tokens)
+            if row.ended and not row.scored:
+                self._finish(row, row.ended)
+
+    def _begin(self, row: Sequence) -> None:
+        row.begin(skip_forced=self._skip_forced)
+        if self._reproducible and not row.echo:
+            row.cuts = cuts(row.beginning.tolist(), self._control)
 
     def _settle_cells(self) -> None:
         """Cells of rows that left are dropped, before others take the same sequence ids."""
         for slot, start in self._scheduler.released:
             self._model.forget(slot, start)
         self._scheduler.released.clear()
-        for row, prefix in self._scheduler.shares():
-            self._model.share(prefix.slot, row.slot, len(prefix.tokens))
+        followers: list[Ready] = []
+        for row, source in self._scheduler.shares():
+            self._model.share(source, row.slot, row.filled)
+        for row in self._scheduler.running:
+            if row.lead and row.filled == row.length and row.lead.first_logits is not None:
+                followers.append((row, row.lead.first_logits.copy()))
+        self._sample(followers)
 
     def _decode(self, step: Step) -> tuple[Step, NDArray[np.float32]]:
         """The step that was decoded, smaller than `step` where the cache had no room, and its logits."""
@@ -115,7 +149,7 @@ class Engine:
             try:
                 return step, self._model.decode(_batch(step))
             except NoRoom:
-                smaller = None if self._model.split else step.half()
+                smaller = None if self._reproducible else step.half()
                 step = smaller or self._make_room()
             finally:
                 self.counters.decode_seconds += time.perf_counter() - began
@@ -123,37 +157,77 @@ class Engine:
                     self._model.forget(slot, position)
 
     def _make_room(self) -> Step:
-        if self._scheduler.preempt() is None:
+        if not self._preempt():
             raise WorkerError("the KV cache has no room for a single row; try a smaller engine.context")
-        self.counters.preemptions += 1
         self._settle_cells()
         return self._scheduler.next_step()
 
-    def _advance(self, step: Step, logits: NDArray[np.float32]) -> None:
-        line = 0
-        for piece in step.pieces:
-            work = piece.work
-            work.filled += piece.count
-            if isinstance(work, Prefix) or work.state is State.PREFILL:
-                self.counters.prompt_tokens += piece.count
-            if piece.wants and isinstance(work, Sequence):
-                self._sample(work, logits[line])
-                line += 1
+    def _preempt(self) -> bool:
+        """Whether there was a row to spare."""
+        row = self._scheduler.preempt()
+        if row and (self._reproducible or row.echo):
+            # Decoded again as a prompt, its tokens would have other rounding errors than when generated.
+            self._begin(row)
+        self.counters.preemptions += row is not None
+        return row is not None
 
-    def _sample(self, row: Sequence, logits: NDArray[np.float32]) -> None:
-        token = row.sampler.sample(logits)
-        row.state = State.DECODE
-        row.tokens.append(token)
-        self.counters.completion_tokens += 1
-        if self._model.vocabulary.is_eog(token) or row.stream.push(token):
-            self._finish(row, "stop")
-        elif len(row.tokens) >= row.max_tokens:
-            self._finish(row, "length")
+    def _advance(self, step: Step, logits: NDArray[np.float32]) -> None:
+        ready, line = [], 0
+        for piece in step.pieces:
+            row, lines = piece.row, logits[line : line + piece.wants]
+            samples = piece.samples
+            if row.echo and row.state is State.PREFILL:
+                _echo(row, lines)
+            if row.state is State.PREFILL:
+                self.counters.prompt_tokens += piece.count
+            row.filled += piece.count
+            line += piece.wants
+            if samples:
+                ready.append((row, lines[-1]))
+        self._sample(ready)
+
+    def _sample(self, ready: list[Ready]) -> None:
+        for row, logits in ready:
+            self._note_first(row, logits)
+        choosing = [(row, logits) for row, logits in ready if not row.ended]
+        for (row, _), (token, logprob) in zip(choosing, self._choose(choosing), strict=True):
+            row.state = State.DECODE
+            before = len(row.tokens)
+            if logprob:
+                row.found_logprobs.append(logprob)
+            reason = row.push(token, ends=self._model.vocabulary.is_eog(token))
+            self.counters.completion_tokens += len(row.tokens) - before
+            if reason:
+                self._finish(row, reason)
+        for row, _ in ready:
+            if row.ended:
+                self._finish(row, row.ended)
+
+    def _choose(self, ready: list[Ready]) -> Items[tuple[int, TokenLogprob | None]]:
+        """Each row's next token; rows touch nothing but their own."""
+        if not self._pool or len(ready) < 2 * self._samplers:
+            return [row.sample(logits) for row, logits in ready]
+        shares = [ready[at :: self._samplers] for at in range(self._samplers)]
+        chosen = list(self._pool.map(lambda share: [row.sample(logits) for row, logits in share], shares))
+        return [chosen[at % self._samplers][at // self._samplers] for at in range(len(ready))]
+
+    def _note_first(self, row: Sequence, logits: NDArray[np.float32]) -> None:
+        """What others will ask of the logits after a row's beginning."""
+        if row.state is not State.PREFILL:
+            return
+        if row.scored and not row.scores:
+            row.scores = log_probabilities(logits, row.scored)
+        if row.followers and row.first_logits is None:
+            row.first_logits = logits.copy()
+        if row.lead and row.lead.first_logits is not None:
+            row.lead.followers -= 1
+            if not row.lead.followers:
+                row.lead.first_logits = None
 
     def _finish(self, row: Sequence, reason: FinishReason) -> None:
-        cached = row.cached or 0
-        self.counters.cached_tokens += cached
-        self._leave(row, Generation(row.stream.finish(), tuple(row.tokens), reason, len(row.prompt), cached))
+        generation = row.finish(reason)
+        self.counters.cached_tokens += generation.cached_tokens
+        self._leave(row, generation)
 
     def _expire(self) -> None:
         now = self._clock()
@@ -169,19 +243,30 @@ class Engine:
         row.on_finish(outcome)
 
 
+def _echo(row: Sequence, logits: NDArray[np.float32]) -> None:
+    """The log-probabilities of the prompt's tokens that the next pending ones predict."""
+    if not row.prompt_logprobs:
+        row.prompt_logprobs.append(None)
+    following = row.prompt[row.filled + 1 : row.filled + 1 + len(logits)]
+    for token, line in zip(following, logits, strict=False):
+        row.prompt_logprobs.append(token_logprob(line, token, row.logprobs or 0))
+
+
 def _batch(step: Step) -> Batch:
     """The step's tokens by ascending sequence id, the order that split streams need."""
     batch = Batch([], [], [], [])
-    parts: list[tuple[int, int, Piece | None]] = [(p.work.slot, p.work.filled, p) for p in step.pieces]
+    parts: list[tuple[int, int, Piece | None]] = [(p.row.slot, p.row.filled, p) for p in step.pieces]
     parts += [(slot, position, None) for slot, position in step.dummies]
     for slot, position, piece in sorted(parts, key=itemgetter(0)) if step.dummies else parts:
-        _add(batch, piece.work.pending(piece.count) if piece else [0], position, slot)
-        batch.wants_logits[-1] = piece is not None and piece.wants
+        if piece:
+            _add(batch, piece.row.pending(piece.count), position, slot, piece.wants)
+        else:
+            _add(batch, [0], position, slot, 0)
     return batch
 
 
-def _add(batch: Batch, tokens: list[int], position: int, sequence: int) -> None:
+def _add(batch: Batch, tokens: list[int], position: int, sequence: int, wants: int) -> None:
     batch.tokens.extend(tokens)
     batch.positions.extend(range(position, position + len(tokens)))
     batch.sequence_ids.extend([sequence] * len(tokens))
-    batch.wants_logits.extend([False] * len(tokens))
+    batch.wants_logits.extend([False] * (len(tokens) - wants) + [True] * wants)

@@ -78,8 +78,15 @@ class LlamaVocabulary:
             found = self._pieces[token] = self._read_piece(token)
         return found
 
+    @cached_property
+    def end_tokens(self) -> tuple[int, ...]:
+        return tuple(filter(self.is_eog, range(self.size)))
+
     def is_eog(self, token: int) -> bool:
         return bool(lib.llama_vocab_is_eog(self._vocab, token))
+
+    def is_control(self, token: int) -> bool:
+        return bool(lib.llama_vocab_is_control(self._vocab, token))
 
     def _read_piece(self, token: int) -> bytes:
         room = 64
@@ -189,7 +196,7 @@ def new_context(file: LlamaFile, settings: EngineSettings, *, embedding: bool = 
     params.n_batch = settings.batch
     params.n_ubatch = settings.ubatch
     params.n_seq_max = settings.sequences
-    params.n_outputs_max = settings.batch if embedding else settings.sequences
+    params.n_outputs_max = settings.batch if embedding else settings.outputs
     params.kv_unified = not settings.split
     params.n_threads = params.n_threads_batch = settings.threads
     params.embeddings = embedding
@@ -220,6 +227,8 @@ class LlamaGenerativeModel:
         self.context = settings.context
         self.max_sequences = settings.sequences
         self.batch_size = settings.batch
+        self.max_outputs = settings.outputs
+        self.shares_prefixes = not file.traits.is_recurrent
 
     def __del__(self) -> None:
         if getattr(self, "_context", None):
@@ -239,10 +248,12 @@ class LlamaGenerativeModel:
         return np.ctypeslib.as_array(pointer, (outputs, self.vocabulary.size))
 
     def share(self, source: int, target: int, length: int) -> None:
+        if not self.split:
+            lib.llama_memory_seq_cp(self._memory, source, target, 0, length)
+            return
         # Split streams can only be copied whole (a partial copy aborts the process), then cut.
-        lib.llama_memory_seq_cp(
-            self._memory, source, target, -1 if self.split else 0, -1 if self.split else length
-        )
+        lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        self.forget(target, length)
 
     def forget(self, sequence: int, start: int = 0) -> None:
         lib.llama_memory_seq_rm(self._memory, sequence, start, -1)

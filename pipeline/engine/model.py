@@ -33,6 +33,10 @@ class Vocabulary(Protocol):
     @property
     def eos_text(self) -> str: ...
     @property
+    def end_tokens(self) -> tuple[int, ...]:
+        """The tokens that end a generation, ascending."""
+
+    @property
     def control_texts(self) -> tuple[str, ...]:
         """The texts of all control tokens ("<|im_start|>" ...), which user text must not smuggle in."""
 
@@ -49,6 +53,9 @@ class Vocabulary(Protocol):
 
     def is_eog(self, token: int) -> bool:
         """Whether `token` ends a generation."""
+
+    def is_control(self, token: int) -> bool:
+        """Whether `token` is no text, but a mark of the template or the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +82,7 @@ class GenerativeModel(Protocol):
 
     @property
     def split(self) -> bool:
-        """True: each sequence has its own stream of `cells` cells; only whole streams are copied."""
+        """True: each sequence has its own stream of `cells` cells."""
 
     @property
     def context(self) -> int:
@@ -87,6 +94,14 @@ class GenerativeModel(Protocol):
     def batch_size(self) -> int:
         """The most tokens in one `decode` call."""
 
+    @property
+    def max_outputs(self) -> int:
+        """The most true `wants_logits` in one `decode` call."""
+
+    @property
+    def shares_prefixes(self) -> bool:
+        """Whether a sequence's state can be cut back to any of its beginnings."""
+
     def decode(self, batch: Batch) -> NDArray[np.float32]:
         """Logits, shape [number of true `wants_logits`, vocabulary.size], float32, in batch order.
 
@@ -94,7 +109,8 @@ class GenerativeModel(Protocol):
         decoded) and WorkerError (the context is broken)."""
 
     def share(self, source: int, target: int, length: int) -> None:
-        """`target` (empty) gets the first `length` cells of sequence `source`; free where unified."""
+        """`target` (empty) gets the first `length` cells of sequence `source`; free where unified, else
+        a copy of the whole stream, cut back."""
 
     def forget(self, sequence: int, start: int = 0) -> None:
         """Drops the cells of `sequence` from position `start` on."""

@@ -45,10 +45,12 @@ class Sampler:
         """The next token from `logits`, shape [vocabulary], which it may write to."""
         if self._penalises:
             self._penalise(logits)
-        token = int(logits.argmax()) if self._params.temperature == 0 else self._draw(logits)
+        return int(logits.argmax()) if self._params.temperature == 0 else self._draw(logits)
+
+    def accept(self, token: int) -> None:
+        """Takes a token that is part of the text now, sampled or forced."""
         if self._penalises:
             self._remember(token)
-        return token
 
     def _penalise(self, logits: NDArray[np.float32]) -> None:
         tokens = np.fromiter(self._counts, np.int64, len(self._counts))

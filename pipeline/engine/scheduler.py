@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
-import heapq
-from collections import Counter, deque
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections import deque
 from dataclasses import dataclass, field
-from itertools import chain
 
-from pipeline.engine.prefixes import Prefix, PrefixCache
+from pipeline.engine.cells import Cells
 from pipeline.engine.sequence import Sequence, State
+from pipeline.engine.slot import SHORTEST_SHARE, Share, Slot
 
-Work = Sequence | Prefix
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the model can hold and do.
+
+    cells: of all sequences together, or of each where `split`. batch: the most tokens of a step, mixed:
+    of one in which some rows generate. outputs: the most logits of a step.
+    """
+
+    slots: int
+    cells: int
+    split: bool
+    batch: int
+    mixed: int
+    outputs: int
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """`count` pending tokens of one piece of work; wants: the logits after its last token."""
+    """`count` pending tokens of a row. wants: after how many of them, the last ones, logits are wanted."""
 
-    work: Work
+    row: Sequence
     count: int
-    wants: bool = False
+    wants: int = 0
+
+    @property
+    def samples(self) -> bool:
+        """The row's next token is sampled after it."""
+        return self.row.filled + self.count == self.row.length
 
 
 @dataclass(slots=True)
@@ -34,195 +52,190 @@ class Step:
         """The first half of the step, None where nothing smaller is left."""
         if len(self.pieces) > 1:
             return Step(self.pieces[: len(self.pieces) // 2])
-        piece = self.pieces[0]
-        return Step([Piece(piece.work, piece.count // 2)]) if piece.count > 1 else None
+        row, count = self.pieces[0].row, self.pieces[0].count // 2
+        return Step([Piece(row, count, count if row.echo else 0)]) if count else None
 
 
 class Scheduler:
-    """Slots, reserved cells and shared prefixes of one context.
+    """Slots, reserved cells and shared beginnings of one context.
 
-    Sequence ids: 0 to slots - 1 for rows, `slots` for a dummy, the rest for prefixes.
-    split: each sequence has `cells` cells of its own, and every row's tokens must come out the
-    same whatever runs beside it: prompts are decoded alone, generated tokens at least two a call.
-    Otherwise all sequences share `cells`, and prompts ride along with generated tokens.
+    Sequence ids: 0 to slots - 1 for rows, `slots` for a dummy. A row takes the cells of the longest
+    beginning that it shares with what lies in any slot, or will when the row in it is prefilled.
+    reproducible: every row's tokens must come out the same whatever runs beside it: prompts are decoded
+    alone, piece by piece, generated tokens at least two a call.
     """
 
-    def __init__(self, *, slots: int, sequences: int, cells: int, split: bool, batch: int, step: int) -> None:
-        self._cells = cells
-        self._split = split
-        self._batch = batch
-        self._step = step
-        self._free = list(range(slots))
-        self._prefixes = PrefixCache(range(slots + 1, sequences))
-        self._prefix_of: dict[Sequence, Prefix] = {}
-        self._waiting_prefixes: Counter[tuple[int, ...]] = Counter()
+    def __init__(self, limits: Limits, *, reproducible: bool, share: bool) -> None:
+        self._limits = limits
+        self._reproducible = reproducible
+        self._share = share
+        self._slots = [Slot(id) for id in range(limits.slots)]
+        self._cells = Cells(limits.cells * (limits.slots if limits.split else 1))
+        self._shares: dict[Sequence, Share] = {}
         self.waiting: deque[Sequence] = deque()
         # In the order of admission: the last one is the youngest.
         self.running: dict[Sequence, None] = {}
-        # Free slots of split streams that still hold the prefix of the row that left.
-        self._kept: dict[int, tuple[int, ...]] = {}
         # Sequence ids, and the position from which the model must forget their cells before the next step.
         self.released: list[tuple[int, int]] = []
 
-    def submit(self, sequence: Sequence) -> None:
-        self.waiting.append(sequence)
-        self._waiting_prefixes[_key(sequence)] += 1
+    def submit(self, row: Sequence) -> None:
+        self.waiting.append(row)
 
     def admit(self) -> None:
         """Gives slots to waiting rows, in order, while their cells can be reserved."""
-        while self.waiting and self._free and self._admit(self.waiting[0]):
-            self._waiting_prefixes[_key(self.waiting.popleft())] -= 1
+        while self.waiting and self._admit(self.waiting[0]):
+            self.waiting.popleft()
 
-    def shares(self) -> list[tuple[Sequence, Prefix]]:
-        """Rows whose shared prefix is decoded and not yet theirs: they take its cells now."""
-        ready = [(row, prefix) for row, prefix in self._prefix_of.items() if prefix.ready and not row.filled]
-        for row, prefix in ready:
-            row.filled = len(prefix.tokens)
-            if self._split:  # The row has a copy of its own.
-                self._drop_prefix(row)
-        return ready
+    def shares(self) -> list[tuple[Sequence, int]]:
+        """Rows whose shared beginning is decoded and not yet theirs: they take its cells now, from the
+        sequence of the second number."""
+        for row in [row for row, share in self._shares.items() if share.lost]:
+            del self._shares[row]  # It decodes its whole prompt itself.
+        ready = [(row, share) for row, share in self._shares.items() if share.ready]
+        for row, share in ready:
+            del self._shares[row]
+            row.filled = share.length
+            row.cached = share.length if row.cached is None else row.cached
+        return [(row, share.slot.id) for row, share in ready]
 
     def next_step(self) -> Step:
         """What to decode now; an empty step where nothing runs."""
-        return self._reproducible_step() if self._split else self._mixed_step()
+        return self._reproducible_step() if self._reproducible else self._mixed_step()
 
-    def finish(self, sequence: Sequence) -> None:
+    def finish(self, row: Sequence) -> None:
         """The row leaves its slot, or the queue."""
-        if sequence in self.running:
-            self._leave(sequence)
+        if row in self.running:
+            self._leave(row)
         else:
-            self.waiting.remove(sequence)
-            self._waiting_prefixes[_key(sequence)] -= 1
-        sequence.state = State.FINISHED
+            self.waiting.remove(row)
+        row.state = State.FINISHED
 
     def preempt(self) -> Sequence | None:
         """The youngest row goes back to the head of the queue; None where a single row runs."""
         if len(self.running) < 2:
             return None
         youngest = next(reversed(self.running))
-        self._leave(youngest)
-        youngest.rewind(restart=self._split)
+        self._drop(self._leave(youngest), 0)
+        youngest.rewind()
         self.waiting.appendleft(youngest)
-        self._waiting_prefixes[_key(youngest)] += 1
         return youngest
 
     # --- admission ---
 
     def _admit(self, row: Sequence) -> bool:
-        prefix, fresh = self._prefix_for(row)
-        if prefix is None and row.prefix and self._split:
-            return False  # Its beginning has to be decoded by itself: wait for a holder.
-        if prefix:
-            prefix.users += 1
-        while not self._has_room(row, prefix):
-            if not self._evict():
-                if prefix:
-                    prefix.users -= 1
-                return False
-        if prefix:
-            self._prefix_of[row] = prefix
-        if row.cached is None:
-            row.cached = 0 if prefix is None or (fresh and not self._split) else len(prefix.tokens)
-        self._take_slot(row)
-        row.state = State.PREFILL
+        free = [slot for slot in self._slots if slot.row is None]
+        if not free:
+            return False
+        donor, length = self._donor(row)
+        slot = donor if donor and donor.row is None else min(free, key=lambda s: (s.kept, s.id))
+        self._drop(slot, length if slot is donor else 0)
+        if not self._make_room(row.reserved - length, donor, length):
+            return False
+        if donor and slot is not donor:
+            self._cells.share(donor.id, slot.id, length)
+            self._shares[row] = Share(donor, donor.tokens, length)
+        elif length:
+            row.filled = length
+            row.cached = length if row.cached is None else row.cached
+        self._cells.reserve(slot.id, length, row.reserved)
+        slot.row, slot.tokens = row, row.beginning
+        row.slot, row.state = slot.id, State.PREFILL
         self.running[row] = None
         return True
 
-    def _take_slot(self, row: Sequence) -> None:
-        """The lowest free slot, but for one that holds the row's prefix already."""
-        key = _key(row)
-        row.slot = min((slot for slot in self._free if self._kept.get(slot) == key), default=self._free[0])
-        self._free.remove(row.slot)
-        heapq.heapify(self._free)
-        kept = self._kept.pop(row.slot, None)
-        if kept and kept == key:
-            row.filled = len(key)
-            self._drop_prefix(row)
-        elif kept:
-            self.released.append((row.slot, 0))
+    def _donor(self, row: Sequence) -> tuple[Slot | None, int]:
+        """The slot with the longest beginning that `row` can take over, and its length. Of several, a free
+        one: its cells needn't be copied. Then the one that has them soonest, and the fewest others."""
+        if not self._share or row.echo:
+            return None, 0
+        best: tuple[int, bool, int, int] = (SHORTEST_SHARE - 1, False, 0, 0)
+        donor = None
+        for slot in self._slots:
+            if slot.row and slot.row.echo:
+                continue
+            length = self._usable(row, slot)
+            rank = (length, slot.row is None, min(length, slot.ready), -slot.kept)
+            if length >= SHORTEST_SHARE and rank > best:
+                best, donor = rank, slot
+        return donor, best[0] if donor else 0
 
-    def _prefix_for(self, row: Sequence) -> tuple[Prefix | None, bool]:
-        """The prefix that `row` shares, and whether it was opened for it."""
-        key = _key(row)
-        if not key or (found := self._prefixes.find(key)):
-            return (found if key else None), False
-        if not self._split and self._waiting_prefixes[key] < 2:
-            return None, False  # Nobody to share it with.
-        opened = self._prefixes.open(key)
-        if opened is None and self._evict():
-            opened = self._prefixes.open(key)
-        return opened, True
+    def _usable(self, row: Sequence, slot: Slot) -> int:
+        """How many of the slot's cells a row may take over. The last token of its beginning is decoded by
+        the row itself, for the logits after it, unless its lead has them or is about to."""
+        common, whole = slot.common(row.beginning), len(row.beginning)
+        if common == whole and row.lead and (row.lead.first_logits is not None or slot.row is row.lead):
+            return whole
+        common = min(common, whole - 1)
+        if not self._reproducible:
+            return common
+        place = bisect_right(row.cuts, common)
+        return row.cuts[place - 1] if place else 0
 
-    def _has_room(self, row: Sequence, prefix: Prefix | None) -> bool:
-        if self._split:
-            return row.reserved <= self._cells
-        shared = len(prefix.tokens) if prefix else 0
-        held = sum(other.reserved - self._shared(other) for other in self.running)
-        return held + self._prefixes.cells + row.reserved - shared <= self._cells
+    def _make_room(self, needed: int, donor: Slot | None, length: int) -> bool:
+        """Whether `needed` cells can be had, if need be from what free slots keep."""
+        idle = sorted((slot for slot in self._slots if slot.row is None and slot.kept), key=lambda s: s.kept)
+        for slot in [slot for slot in idle if slot is not donor] + [slot for slot in idle if slot is donor]:
+            if self._cells.used + needed <= self._cells.total:
+                return True
+            self._drop(slot, length if slot is donor else 0)
+        return self._cells.used + needed <= self._cells.total
 
-    def _shared(self, row: Sequence) -> int:
-        prefix = self._prefix_of.get(row)
-        return len(prefix.tokens) if prefix else 0
-
-    def _evict(self) -> bool:
-        slot = self._prefixes.evict()
-        if slot is None:
-            return False
-        self.released.append((slot, 0))
-        return True
-
-    def _leave(self, row: Sequence) -> None:
+    def _leave(self, row: Sequence) -> Slot:
         del self.running[row]
-        self._drop_prefix(row)
-        heapq.heappush(self._free, row.slot)
-        key = _key(row)
-        keeps = self._split and bool(key) and row.filled >= len(key)
-        if keeps:
-            self._kept[row.slot] = key
-        self.released.append((row.slot, len(key) if keeps else 0))
+        self._shares.pop(row, None)
+        slot = self._slots[row.slot]
+        kept = slot.ready if self._share and not row.echo else 0
+        slot.row, slot.kept = None, kept
+        self._cells.cut(slot.id, kept)
+        self.released.append((slot.id, kept))
+        return slot
 
-    def _drop_prefix(self, row: Sequence) -> None:
-        prefix = self._prefix_of.pop(row, None)
-        if prefix:
-            prefix.users -= 1
+    def _drop(self, slot: Slot, length: int) -> None:
+        """A free slot gives up the cells that it keeps, but for the first `length`."""
+        if slot.kept > length:
+            slot.kept = length
+            self._cells.cut(slot.id, length)
+            self.released.append((slot.id, length))
 
     # --- steps ---
 
-    def _decoding(self) -> list[Sequence]:
-        return [row for row in self.running if row.state is State.DECODE]
-
-    def _prefills(self) -> Iterable[Work]:
-        """Prefixes first; rows that wait for one have nothing to decode yet."""
-        rows = (row for row in self.running if row.state is State.PREFILL)
-        return chain(
-            self._prefixes.unfinished(), (row for row in rows if row.filled or row not in self._prefix_of)
-        )
+    def _prefills(self) -> list[Sequence]:
+        """Rows with a beginning to decode; those that wait for a shared one have nothing to do yet."""
+        return [row for row in self.running if row.state is State.PREFILL and row not in self._shares]
 
     def _mixed_step(self) -> Step:
-        step = Step([Piece(row, 1, True) for row in self._decoding()])
-        room = max(self._step, len(step.pieces)) - len(step.pieces)
-        for work in self._prefills():
-            if not room:
+        rows = [row for row in self.running if row.state is State.DECODE]
+        step, room = Step(), self._limits.batch
+        for row in rows:
+            if room:
+                step.pieces.append(self._piece(row, room))
+                room -= step.pieces[-1].count
+        room = max(0, self._limits.mixed - (self._limits.batch - room))
+        outputs = self._limits.outputs - len(rows)
+        for row in self._prefills():
+            if not room or not outputs:
                 break
-            piece = _prefill(work, room)
-            step.pieces.append(piece)
-            room -= piece.count
+            step.pieces.append(self._piece(row, min(room, outputs) if row.echo else room))
+            room -= step.pieces[-1].count
+            outputs -= step.pieces[-1].wants
         return step
 
     def _reproducible_step(self) -> Step:
-        work = next(iter(self._prefills()), None)
-        if work:
-            return Step([_prefill(work, self._batch)])
-        rows = sorted(self._decoding(), key=lambda row: row.slot)
-        dummies = _companions([row.slot for row in rows])
-        return Step([Piece(row, 1, True) for row in rows], [(s, len(self._kept.get(s, ()))) for s in dummies])
+        # What a guide forces amid an answer is decoded alone as well.
+        forced = (row for row in self.running if row.state is State.DECODE and row.length - row.filled > 1)
+        if row := next(iter(self._prefills()), None) or next(forced, None):
+            stop = next((cut for cut in row.cuts if cut > row.filled), row.length)
+            most = self._limits.outputs if row.echo else self._limits.batch
+            return Step([self._piece(row, min(stop - row.filled, most))])
+        rows = sorted((row for row in self.running if row.state is State.DECODE), key=lambda row: row.slot)
+        free = _companions([row.slot for row in rows])
+        dummies = [(id, self._slots[id].kept if id < len(self._slots) else 0) for id in free]
+        return Step([Piece(row, 1, 1) for row in rows], dummies)
 
-
-def _prefill(work: Work, room: int) -> Piece:
-    count = len(work.pending(room))
-    if isinstance(work, Prefix):
-        return Piece(work, count)
-    return Piece(work, count, wants=work.filled + count == work.length)
+    def _piece(self, row: Sequence, room: int) -> Piece:
+        count = min(room, row.length - row.filled)
+        last = row.filled + count == row.length
+        return Piece(row, count, count if row.echo and row.state is State.PREFILL else int(last))
 
 
 def _companions(slots: list[int]) -> list[int]:
@@ -231,7 +244,3 @@ def _companions(slots: list[int]) -> list[int]:
     taken = set(slots)
     lonely = [slot for slot in slots if slot - 1 not in taken and slot + 1 not in taken]
     return sorted({slot + 1 for slot in lonely})
-
-
-def _key(row: Sequence) -> tuple[int, ...]:
-    return tuple(row.prompt[: row.prefix])

@@ -7,7 +7,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
-from pipeline.engine.sampling import Sampler, SamplingParams
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.engine.guide import Guide
+from pipeline.engine.logprobs import TokenLogprob, token_logprob
+from pipeline.engine.sampling import Sampler
 from pipeline.engine.text import TextStream
 from pipeline.errors import RowError
 
@@ -16,13 +21,22 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What a sequence became. `tokens` are all sampled tokens, the end-of-generation token too."""
+    """What a sequence became.
+
+    tokens: all of the answer, sampled and forced, the end-of-generation token too. logprobs: one for each
+    of them, where asked for. prompt_logprobs: one for each token of the prompt, None for the first.
+    scores: what `Sequence.scored` asked for. complete: False where a guided answer ended before it was whole.
+    """
 
     text: str
     tokens: tuple[int, ...]
     finish_reason: FinishReason
     prompt_tokens: int
     cached_tokens: int
+    logprobs: tuple[TokenLogprob, ...] = ()
+    prompt_logprobs: tuple[TokenLogprob | None, ...] = ()
+    scores: tuple[float, ...] = ()
+    complete: bool = True
 
     @property
     def completion_tokens(self) -> int:
@@ -33,7 +47,8 @@ Outcome = Generation | RowError
 
 
 class State(Enum):
-    """WAITING has no slot; PREFILL has cells but no token yet; DECODE generates; FINISHED left its slot."""
+    """WAITING has no slot; PREFILL has cells but sampled no token in them yet; DECODE generates; FINISHED
+    left its slot."""
 
     WAITING = "waiting"
     PREFILL = "prefill"
@@ -45,30 +60,66 @@ class State(Enum):
 class Sequence:
     """A request as the engine sees it, and its progress.
 
-    prompt: token ids, at least one. prefix: how many of them lead other rows as well.
+    prompt: token ids, at least one. guide: in its first state; the row works on a copy.
+    logprobs: how many of the likeliest tokens to tell of each place, None for no log-probabilities.
+    echo: tell those of the prompt's tokens as well. scored: tokens whose log-probabilities in the first
+    sampled place are asked for. max_tokens 0 samples nothing, and only scores.
+    lead: a row with the same prompt and guide, submitted before, whose prompt this one takes over.
     seconds: how long the row may hold a slot before it becomes `deadline_exceeded`.
     on_finish: called once, on the engine's thread, with what became of it.
     """
 
     prompt: list[int]
     max_tokens: int
-    params: SamplingParams
+    new_sampler: Callable[[], Sampler]
     stream: TextStream
     on_finish: Callable[[Outcome], None]
-    prefix: int = 0
+    guide: Guide | None = None
+    logprobs: int | None = None
+    echo: bool = False
+    scored: tuple[int, ...] = ()
+    lead: Sequence | None = None
     seconds: float = float("inf")
 
     state: State = State.WAITING
     slot: int = -1
+    # The prompt, and what the guide forces behind it: it is decoded before anything is sampled.
+    beginning: NDArray[np.int32] = field(init=False)
     sampler: Sampler = field(init=False)
     tokens: list[int] = field(default_factory=list)
     # Cells filled so far; tokens [filled:] of prompt + tokens are still to be decoded.
     filled: int = 0
+    # Where a reproducible schedule ends the pieces of the beginning, ascending.
+    cuts: tuple[int, ...] = ()
     cached: int | None = None
+    # Why the row is over before anything was sampled: nothing is to decide, or nothing to sample.
+    ended: FinishReason | None = None
     started: float | None = None
+    followers: int = 0
+    first_logits: NDArray[np.float32] | None = None
+    scores: tuple[float, ...] = ()
+    found_logprobs: list[TokenLogprob] = field(default_factory=list)
+    prompt_logprobs: list[TokenLogprob | None] = field(default_factory=list)
+    _guide: Guide | None = None
+    _stream: TextStream = field(init=False)
+    _skips: bool = True
 
     def __post_init__(self) -> None:
-        self.sampler = Sampler(self.params, self.prompt)
+        if self.lead:
+            self.lead.followers += 1
+
+    def begin(self, *, skip_forced: bool) -> None:
+        """To the state before the first sampled token; it may be `ended` there already.
+
+        skip_forced: what the guide forces is taken as said, rather than sampled token by token.
+        """
+        # Log-probabilities are asked for each token: each one has to be decoded by itself.
+        self._skips = skip_forced and self.logprobs is None
+        self.sampler, self._stream = self.new_sampler(), self.stream.restart()
+        self._guide = self.guide.copy() if self.guide else None
+        self.tokens, self.found_logprobs, self.prompt_logprobs = [], [], []
+        self.ended = self._force() or (None if self.max_tokens else "length")
+        self.beginning = np.array([*self.prompt, *self.tokens], np.int32)
 
     @property
     def length(self) -> int:
@@ -77,7 +128,7 @@ class Sequence:
     @property
     def reserved(self) -> int:
         """Cells that the row may come to need; the last sampled token is never decoded."""
-        return len(self.prompt) + self.max_tokens
+        return len(self.prompt) + max(self.max_tokens, len(self.tokens))
 
     def pending(self, limit: int) -> list[int]:
         """At most `limit` tokens that still have to be decoded, in order."""
@@ -86,14 +137,54 @@ class Sequence:
             return self.tokens[start - len(self.prompt) : stop - len(self.prompt)]
         return self.prompt[start:stop] + self.tokens[: max(0, stop - len(self.prompt))]
 
-    def rewind(self, *, restart: bool) -> None:
-        """Back to waiting, with nothing in the cache.
+    def sample(self, logits: NDArray[np.float32]) -> tuple[int, TokenLogprob | None]:
+        """The next token, and its log-probabilities where asked for. Writes to `logits` ([vocabulary]).
 
-        What was generated stays generated, unless `restart`: decoding it again as a prompt
-        gives other rounding errors than the steps that generated it.
+        It touches nothing but this row, so that many rows may sample at once.
         """
+        raw = None if self.logprobs is None else logits.copy()
+        if self._guide:
+            self._guide.mask(logits)
+        token = self.sampler.sample(logits)
+        if raw is None or self.logprobs is None:
+            return token, None
+        return token, token_logprob(raw, token, self.logprobs)
+
+    def push(self, token: int, *, ends: bool) -> FinishReason | None:
+        """Takes a sampled token and what it forces; why the row is finished, if it is. ends: it is an
+        end-of-generation token."""
+        return self._take(token, ends=ends) or self._force()
+
+    def finish(self, reason: FinishReason) -> Generation:
+        return Generation(
+            text=self._stream.finish(),
+            tokens=tuple(self.tokens),
+            finish_reason=reason,
+            prompt_tokens=len(self.prompt),
+            cached_tokens=min(self.cached or 0, len(self.prompt)),
+            logprobs=tuple(self.found_logprobs),
+            prompt_logprobs=tuple(self.prompt_logprobs),
+            scores=self.scores,
+            complete=self._guide is None or self._guide.complete,
+        )
+
+    def rewind(self) -> None:
+        """Back to waiting, with nothing in the cache. What was generated stays generated."""
         self.state, self.slot, self.filled = State.WAITING, -1, 0
-        if restart:
-            self.tokens = []
-            self.stream = self.stream.restart()
-            self.sampler = Sampler(self.params, self.prompt)
+
+    def _take(self, token: int, *, ends: bool) -> FinishReason | None:
+        self.tokens.append(token)
+        self.sampler.accept(token)
+        if ends:
+            return "stop"
+        if self._guide:
+            self._guide.accept(token)
+        if self._stream.push(token) or (self._skips and self._guide and self._guide.done):
+            return "stop"
+        return "length" if len(self.tokens) >= self.max_tokens else None
+
+    def _force(self) -> FinishReason | None:
+        for token in self._guide.forced() if self._guide and self._skips else ():
+            if reason := self._take(token, ends=False):
+                return reason
+        return None

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pipeline.config import Auto, EngineConfig
 from pipeline.errors import ConfigError
 
-# Sequence ids beside the slots: one for a dummy, the others hold shared prefixes.
-EXTRA_SEQUENCES = 5
+# Sequence ids beside the slots: one for a dummy.
+EXTRA_SEQUENCES = 1
+# Logits of one step beside those of rows that generate, for prompts whose every token's are wanted.
+_EXTRA_OUTPUTS = 64
 _BITS = {"f32": 32, "f16": 16, "bf16": 16, "q8_0": 8.5, "q5_1": 6, "q5_0": 5.5, "q4_1": 5, "q4_0": 4.5}
 _CONTEXT_DEFAULT = 4096
 
@@ -26,7 +28,7 @@ class ModelTraits:
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """An actor's engine in numbers. sequences: slots and the holders of shared prefixes.
+    """An actor's engine in numbers. sequences: slots and a dummy. outputs: logits of one step.
 
     cells: of each sequence where `split`, else of all together. context: tokens of one row.
     """
@@ -41,6 +43,7 @@ class EngineSettings:
     flash_attention: bool | Auto
     kv_type: str
     split: bool
+    outputs: int
 
 
 def fit(
@@ -71,6 +74,7 @@ def fit(
         flash_attention=config.flash_attention,
         kv_type=config.kv_type,
         split=reproducible,
+        outputs=min(batch, sequences + _EXTRA_OUTPUTS),
     )
 
 
