@@ -39,7 +39,7 @@ class Counters:
 
 
 class Engine:
-    """Runs sequences on one model. `submit` may be called from any thread, `step` from one."""
+    """Runs sequences on one model. `prepare` and `submit` may be called from any thread, `step` from one."""
 
     def __init__(
         self,
@@ -89,8 +89,8 @@ class Engine:
     def busy(self) -> bool:
         return bool(self.running or self.waiting)
 
-    def submit(self, row: Sequence) -> None:
-        """Queues a row. Raises RowError where prompt and one token don't fit the context."""
+    def prepare(self, row: Sequence) -> Sequence:
+        """The row, ready for `submit`. Raises RowError where prompt and one token don't fit the context."""
         limit = self._model.context
         if len(row.prompt) >= limit:
             raise RowError(
@@ -100,7 +100,11 @@ class Engine:
             )
         row.max_tokens = min(row.max_tokens, limit - len(row.prompt))
         self._begin(row)
-        self._inbox.append(row)
+        return row
+
+    def submit(self, rows: Items[Sequence]) -> None:
+        """Queues prepared rows, in order."""
+        self._inbox.extend(rows)
 
     def step(self) -> None:
         """Admit, decode, sample; finished rows are told by their `on_finish`. Raises WorkerError."""
@@ -126,6 +130,9 @@ class Engine:
 
     def _begin(self, row: Sequence) -> None:
         row.begin(skip_forced=self._skip_forced)
+        if row.lead and not np.array_equal(row.beginning, row.lead.beginning):
+            row.lead.followers -= 1
+            row.lead = None
         if self._reproducible and not row.echo:
             row.cuts = cuts(row.beginning.tolist(), self._control)
 

@@ -29,13 +29,15 @@ class Runner:
     def run(self, sequences: list[NewSequence]) -> list[Outcome]:
         """What became of each sequence, in order. Raises WorkerError when the engine breaks."""
         call = _Call(len(sequences))
+        rows = []
+        for at, new in enumerate(sequences):
+            try:
+                rows.append(self.engine.prepare(new(partial(call.set, at))))
+            except RowError as error:
+                call.set(at, error)
         # A call's rows queue as one, so that an earlier chunk is done before a later one.
         with self._submitting:
-            for at, new in enumerate(sequences):
-                try:
-                    self.engine.submit(new(partial(call.set, at)))
-                except RowError as error:
-                    call.set(at, error)
+            self.engine.submit(rows)
         with self._wake:
             self._wake.notify_all()
         while not call.done.wait(0.5):

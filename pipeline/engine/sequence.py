@@ -64,7 +64,8 @@ class Sequence:
     logprobs: how many of the likeliest tokens to tell of each place, None for no log-probabilities.
     echo: tell those of the prompt's tokens as well. scored: tokens whose log-probabilities in the first
     sampled place are asked for. max_tokens 0 samples nothing, and only scores.
-    lead: a row with the same prompt and guide, submitted before, whose prompt this one takes over.
+    lead: a row submitted before; where both begin alike, this one takes over its beginning and the logits
+    after it.
     seconds: how long the row may hold a slot before it becomes `deadline_exceeded`.
     on_finish: called once, on the engine's thread, with what became of it.
     """

@@ -67,7 +67,8 @@ def submit(engine: Engine, ask: Ask, outcomes: dict[int, Outcome], at: int, seco
     stream = TextStream(VOCABULARY.piece, ask.stops)
     prompt = list(ask.beginning + ask.text)
     sampler = partial(Sampler, ask.params, prompt)
-    engine.submit(Sequence(prompt, ask.max_tokens, sampler, stream, finish, seconds=seconds))
+    row = Sequence(prompt, ask.max_tokens, sampler, stream, finish, seconds=seconds)
+    engine.submit([engine.prepare(row)])
 
 
 def run(model: FakeModel, slots: int, rows: list[Ask]) -> dict[int, Outcome]:
@@ -78,6 +79,8 @@ def run(model: FakeModel, slots: int, rows: list[Ask]) -> dict[int, Outcome]:
         if not engine.busy:
             return outcomes
         engine.step()
+        if not model.split and not engine._scheduler.released:
+            assert model.used <= engine._scheduler._cells.used <= model.cells
     raise AssertionError("the engine does not come to an end")
 
 
