@@ -33,7 +33,7 @@ def row(prompt: bytes, found: list[Any], *, seed: int = 1, temperature: float = 
 
 
 def run(*rows: Sequence, slots: int = 4, split: bool = False, **engine: Any) -> FakeModel:
-    model = FakeModel(split=split, max_sequences=slots + 1, cells=4096)
+    model = FakeModel(split=split, max_sequences=slots + 1, cells=4096, context=512)
     runs = Engine(model, slots=slots, reproducible=split, **engine)
     runs.submit([runs.prepare(one) for one in rows])
     for _ in range(2000):
