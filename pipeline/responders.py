@@ -15,7 +15,7 @@ from pipeline.answers import Answers, Embeddings
 from pipeline.engine.embedder import Embedder, fit, shorten
 from pipeline.engine.model import Vocabulary
 from pipeline.engine.runner import NewSequence, Runner
-from pipeline.engine.sampling import SamplingParams
+from pipeline.engine.sampling import SamplingParams, new_sampler
 from pipeline.engine.sequence import Outcome
 from pipeline.engine.sequence import Sequence as Generating
 from pipeline.engine.text import TextStream
@@ -114,11 +114,13 @@ class GenerativeResponder:
         request = row.request
         assert isinstance(request, ChatRequest | CompletionRequest)
 
+        params = _params(request, row.custom_id)
+
         def new(on_finish: Callable[[Outcome], None]) -> Generating:
             return Generating(
                 prompt=prompt.tokens,
                 max_tokens=request.max_tokens,
-                params=_params(request, row.custom_id),
+                new_sampler=lambda: new_sampler(params, prompt.tokens, self._vocabulary),
                 stream=TextStream(self._vocabulary.piece, tuple(request.stop)),
                 on_finish=on_finish,
                 prefix=prompt.prefix,

@@ -141,7 +141,12 @@ class Engine:
                 line += 1
 
     def _sample(self, row: Sequence, logits: NDArray[np.float32]) -> None:
-        token = row.sampler.sample(logits)
+        try:
+            token = row.sampler.sample(logits)
+        except RowError as error:
+            self._leave(row, error)
+            return
+        row.sampler.accept(token)
         row.state = State.DECODE
         row.tokens.append(token)
         self.counters.completion_tokens += 1

@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.engine.logit_edits import LogitEdit
 from pipeline.errors import NightherdError
 
 
@@ -49,6 +50,19 @@ class Vocabulary(Protocol):
 
     def is_eog(self, token: int) -> bool:
         """Whether `token` ends a generation."""
+
+    def dry_penalty(
+        self,
+        prompt: Sequence[int],
+        *,
+        multiplier: float,
+        base: float,
+        allowed_length: int,
+        last_n: int,
+        breakers: tuple[str, ...],
+    ) -> LogitEdit:
+        """llama.cpp's dry sampler at the end of `prompt`. last_n: tokens it looks back, -1 for all.
+        Raises RowError where the model's library has none."""
 
 
 @dataclass(frozen=True, slots=True)

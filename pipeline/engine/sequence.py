@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
-from pipeline.engine.sampling import Sampler, SamplingParams
+from pipeline.engine.sampling import Sampler
 from pipeline.engine.text import TextStream
 from pipeline.errors import RowError
 
@@ -52,7 +52,7 @@ class Sequence:
 
     prompt: list[int]
     max_tokens: int
-    params: SamplingParams
+    new_sampler: Callable[[], Sampler]
     stream: TextStream
     on_finish: Callable[[Outcome], None]
     prefix: int = 0
@@ -68,7 +68,7 @@ class Sequence:
     started: float | None = None
 
     def __post_init__(self) -> None:
-        self.sampler = Sampler(self.params, self.prompt)
+        self.sampler = self.new_sampler()
 
     @property
     def length(self) -> int:
@@ -96,4 +96,4 @@ class Sequence:
         if restart:
             self.tokens = []
             self.stream = self.stream.restart()
-            self.sampler = Sampler(self.params, self.prompt)
+            self.sampler = self.new_sampler()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from pipeline.config import EngineConfig
 from pipeline.engine.engine import Engine
 from pipeline.engine.llama import LlamaFile, LlamaGenerativeModel
 from pipeline.engine.model import Batch
-from pipeline.engine.sampling import SamplingParams
+from pipeline.engine.sampling import SamplingParams, new_sampler
 from pipeline.engine.sequence import Generation, Sequence
 from pipeline.engine.settings import fit
 from pipeline.engine.text import TextStream
@@ -64,11 +65,11 @@ def generate(
     for at in order:
         prompt = chat(model, SYSTEM, ASKS[at % len(ASKS)])
         params = SamplingParams(temperature=temperature, repeat_penalty=1.0, seed=at)
+        sampler = partial(new_sampler, params, prompt, model.vocabulary)
         stream = TextStream(model.vocabulary.piece)
         shared = 0 if at % 4 == 3 else prefix
-        engine.submit(
-            Sequence(prompt, max_tokens, params, stream, lambda g, at=at: outcomes.__setitem__(at, g), shared)
-        )
+        finish = partial(outcomes.__setitem__, at)
+        engine.submit(Sequence(prompt, max_tokens, sampler, stream, finish, shared))
     steps = 0
     while engine.busy:
         engine.step()
