@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline.engine.logprobs import TokenLogprob, log_probabilities, token_logprob
 from pipeline.engine.model import Batch, GenerativeModel, NoRoom
 from pipeline.engine.scheduler import Limits, Piece, Scheduler, Step
-from pipeline.engine.sequence import FinishReason, Outcome, Sequence, State
+from pipeline.engine.sequence import FinishReason, Outcome, Sampled, Sequence, State
 from pipeline.engine.slot import cuts
 from pipeline.errors import RowError, WorkerError
 
@@ -197,20 +197,26 @@ class Engine:
         for row, logits in ready:
             self._note_first(row, logits)
         choosing = [(row, logits) for row, logits in ready if not row.ended]
-        for (row, _), (token, logprob) in zip(choosing, self._choose(choosing), strict=True):
-            row.state = State.DECODE
-            before = len(row.tokens)
-            if logprob:
-                row.found_logprobs.append(logprob)
-            reason = row.push(token, ends=self._model.vocabulary.is_eog(token))
-            self.counters.completion_tokens += len(row.tokens) - before
-            if reason:
-                self._finish(row, reason)
+        for (row, _), sampled in zip(choosing, self._choose(choosing), strict=True):
+            if isinstance(sampled, RowError):
+                self._leave(row, sampled)
+            else:
+                self._push(row, *sampled)
         for row, _ in ready:
             if row.ended:
                 self._finish(row, row.ended)
 
-    def _choose(self, ready: list[Ready]) -> Items[tuple[int, TokenLogprob | None]]:
+    def _push(self, row: Sequence, token: int, logprob: TokenLogprob | None) -> None:
+        row.state = State.DECODE
+        before = len(row.tokens)
+        if logprob:
+            row.found_logprobs.append(logprob)
+        reason = row.push(token, ends=self._model.vocabulary.is_eog(token))
+        self.counters.completion_tokens += len(row.tokens) - before
+        if reason:
+            self._finish(row, reason)
+
+    def _choose(self, ready: list[Ready]) -> Items[Sampled | RowError]:
         """Each row's next token; rows touch nothing but their own."""
         if not self._pool or len(ready) < 2 * self._samplers:
             return [row.sample(logits) for row, logits in ready]

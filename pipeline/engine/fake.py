@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.engine.logit_edits import LogitEdit
 from pipeline.engine.model import Batch, NoRoom
-from pipeline.errors import WorkerError
+from pipeline.errors import RowError, WorkerError
 
 BOS, EOS, IM_START, IM_END = 256, 257, 258, 259
 _CONTROL = {"<s>": BOS, "</s>": EOS, "<|im_start|>": IM_START, "<|im_end|>": IM_END}
@@ -53,6 +55,9 @@ class FakeVocabulary:
 
     def is_eog(self, token: int) -> bool:
         return token in (EOS, IM_END)
+
+    def dry_penalty(self, prompt: Sequence[int], **settings: Any) -> LogitEdit:
+        raise RowError("unsupported_parameter", "the fake model has no dry sampler", "dry_multiplier")
 
 
 @dataclass(slots=True)

@@ -1,9 +1,10 @@
-"""llama.cpp behind the engine's protocols. With `llama_embedding.py` the only importer of llama_cpp."""
+"""llama.cpp behind the engine's protocols. The `llama*.py` files are the only importers of llama_cpp."""
 
 from __future__ import annotations
 
 import ctypes
 from collections import deque
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -13,6 +14,7 @@ import llama_cpp as lib
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.engine.llama_sampling import DryPenalties, DryPenalty
 from pipeline.engine.model import Batch, NoRoom
 from pipeline.engine.settings import EngineSettings, ModelTraits
 from pipeline.errors import ModelError, WorkerError
@@ -87,6 +89,13 @@ class LlamaVocabulary:
 
     def is_control(self, token: int) -> bool:
         return bool(lib.llama_vocab_is_control(self._vocab, token))
+
+    @cached_property
+    def _dry(self) -> DryPenalties:
+        return DryPenalties(self._vocab, self._model.traits.context)
+
+    def dry_penalty(self, prompt: Sequence[int], **settings: Any) -> DryPenalty:
+        return self._dry.penalty(prompt, **settings)
 
     def _read_piece(self, token: int) -> bytes:
         room = 64

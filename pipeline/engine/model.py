@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.engine.logit_edits import LogitEdit
 from pipeline.errors import NightherdError
 
 
@@ -56,6 +57,19 @@ class Vocabulary(Protocol):
 
     def is_control(self, token: int) -> bool:
         """Whether `token` is no text, but a mark of the template or the model."""
+
+    def dry_penalty(
+        self,
+        prompt: Sequence[int],
+        *,
+        multiplier: float,
+        base: float,
+        allowed_length: int,
+        last_n: int,
+        breakers: tuple[str, ...],
+    ) -> LogitEdit:
+        """llama.cpp's dry sampler at the end of `prompt`. last_n: tokens it looks back, -1 for all.
+        Raises RowError where the model's library has none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,23 +1,34 @@
-"""From logits to a token, in the order of llama.cpp: penalties, top_k, top_p, min_p, temperature, draw.
+"""From logits to a token, in the order of llama.cpp: bias, penalties, then a choice.
 
-Source of the order and of each formula: llama.cpp, src/llama-sampler.cpp.
+Source of the order and of each formula: llama.cpp, common/sampling.cpp and src/llama-sampler.cpp.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-_PENALTY_WINDOW = 64  # llama.cpp's penalty_last_n
-_BLOCK = 64
+from pipeline.engine.choices import Choice, Draw, Exclusion, Greedy, Mirostat
+from pipeline.engine.logit_edits import Bias, HeldEnds, LogitEdit, Penalties
+from pipeline.engine.model import Vocabulary
+from pipeline.errors import RowError
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """temperature 0 is greedy; top_k 0 keeps all; the seed makes the draws repeatable."""
+    """temperature 0 is greedy; top_k 0 keeps all; the seed makes the draws repeatable.
+
+    logit_bias: token ids, each once, and what their logits gain; -100 bans a token.
+    min_tokens, ignore_eos: hold `end_tokens` back for so many tokens, or for ever.
+    dry_penalty_last_n: how many tokens dry looks back, -1 for all, 0 for none.
+    mirostat: 1 or 2; takes the place, as in llama.cpp, of all but logit_bias and temperature.
+    The other fields are llama.cpp's, by its names.
+    """
 
     temperature: float = 0.8
     top_k: int = 40
@@ -27,92 +38,122 @@ class SamplingParams:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     seed: int = 0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    min_tokens: int = 0
+    ignore_eos: bool = False
+    end_tokens: tuple[int, ...] = ()
+    typical_p: float = 1.0
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_penalty_last_n: int = -1
+    dry_sequence_breakers: tuple[str, ...] = ("\n", ":", '"', "*")
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
+    mirostat: int = 0
+    mirostat_tau: float = 5.0
+    mirostat_eta: float = 0.1
 
 
-class Sampler:
-    """Draws one row's tokens. Its penalties look back over the last 64 tokens, prompt included."""
-
-    def __init__(self, params: SamplingParams, prompt: list[int]) -> None:
-        self._params = params
-        self._random = np.random.Generator(np.random.Philox(key=params.seed & (2**64 - 1)))
-        self._window = deque(prompt[-_PENALTY_WINDOW:], maxlen=_PENALTY_WINDOW)
-        self._counts = Counter(self._window)
-        self._penalises = bool(
-            params.repeat_penalty != 1 or params.presence_penalty or params.frequency_penalty
-        )
+class Sampler(Protocol):
+    """One row's tokens, chosen one after the other. Different rows' may be used in different threads."""
 
     def sample(self, logits: NDArray[np.float32]) -> int:
-        """The next token from `logits`, shape [vocabulary], which it may write to."""
-        if self._penalises:
-            self._penalise(logits)
-        return int(logits.argmax()) if self._params.temperature == 0 else self._draw(logits)
+        """The next token, from logits of shape [vocabulary], which it may write to; nothing is remembered.
+
+        A logit of -inf means that the token is not allowed: it is never chosen. Raises RowError
+        where no token is left."""
 
     def accept(self, token: int) -> None:
-        """Takes a token that is part of the text now, sampled or forced."""
-        if self._penalises:
-            self._remember(token)
-
-    def _penalise(self, logits: NDArray[np.float32]) -> None:
-        tokens = np.fromiter(self._counts, np.int64, len(self._counts))
-        counts = np.fromiter(self._counts.values(), np.float32, len(self._counts))
-        values, params = logits[tokens], self._params
-        penalty = np.float32(params.repeat_penalty)
-        values = np.where(values > 0, values / penalty, values * penalty)
-        values -= counts * np.float32(params.frequency_penalty) + np.float32(params.presence_penalty)
-        logits[tokens] = values
-
-    def _remember(self, token: int) -> None:
-        if len(self._window) == _PENALTY_WINDOW:
-            oldest = self._window[0]
-            self._counts[oldest] -= 1
-            if not self._counts[oldest]:
-                del self._counts[oldest]
-        self._window.append(token)
-        self._counts[token] += 1
-
-    def _draw(self, logits: NDArray[np.float32]) -> int:
-        params = self._params
-        tokens = _largest(logits, params.top_k)
-        kept = logits[tokens].astype(np.float64)
-        if params.top_p < 1:
-            cumulative = np.cumsum(_softmax(kept))
-            kept = kept[: int(np.searchsorted(cumulative, params.top_p)) + 1]
-        if params.min_p > 0:
-            kept = kept[kept >= kept[0] + np.log(params.min_p)]
-        cumulative = np.cumsum(_softmax(kept / params.temperature))
-        choice = int(np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right"))
-        return int(tokens[min(choice, len(kept) - 1)])
+        """`token`, sampled or forced, is part of the text now."""
 
 
-def _softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probabilities of `values`, which are in falling order."""
-    weights: NDArray[np.float64] = np.exp(values - values[0])
-    weights /= weights.sum()
-    return weights
+class SamplerChain:
+    """Edits of the logits, one after the other, and a choice."""
+
+    def __init__(self, edits: Sequence[LogitEdit], choice: Choice) -> None:
+        self._edits = edits
+        self._choice = choice
+
+    def sample(self, logits: NDArray[np.float32]) -> int:
+        for edit in self._edits:
+            edit.apply(logits)
+        return self._choice.choose(logits)
+
+    def accept(self, token: int) -> None:
+        for edit in self._edits:
+            edit.accept(token)
+        self._choice.accept(token)
 
 
-def _largest(logits: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """The tokens of the `count` largest logits (0: all), largest first, lower token first in a tie."""
-    size = len(logits)
-    candidates = np.arange(size)
-    if 0 < count < size // (4 * _BLOCK):
-        candidates = _blocks_of_largest(logits, count)
-    values = logits[candidates]
-    if 0 < count < len(values):
-        # The count-th largest value as a threshold keeps ties, which the stable sort then settles.
-        candidates = candidates[values >= np.partition(values, -count)[-count]]
-        values = logits[candidates]
-    return candidates[np.argsort(-values, kind="stable")][: count or None]
+def new_sampler(params: SamplingParams, prompt: list[int], vocabulary: Vocabulary) -> Sampler:
+    """A sampler at the end of `prompt`; the same arguments give one that repeats its draws.
+
+    Raises RowError where a token of logit_bias isn't one, or the model can't do what `params` ask."""
+    return SamplerChain(list(_edits(params, prompt, vocabulary)), _choice(params))
 
 
-def _blocks_of_largest(logits: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """Candidates among which the `count` largest are: a few whole blocks instead of the vocabulary.
+def _edits(params: SamplingParams, prompt: list[int], vocabulary: Vocabulary) -> Iterator[LogitEdit]:
+    if params.logit_bias:
+        _check_tokens(params.logit_bias, vocabulary)
+        yield Bias(params.logit_bias)
+    if params.end_tokens and (params.ignore_eos or params.min_tokens):
+        yield HeldEnds(params.end_tokens, inf if params.ignore_eos else params.min_tokens)
+    if params.mirostat:
+        return
+    if params.repeat_penalty != 1 or params.presence_penalty or params.frequency_penalty:
+        yield Penalties(
+            prompt,
+            repeat=params.repeat_penalty,
+            presence=params.presence_penalty,
+            frequency=params.frequency_penalty,
+        )
+    if params.dry_multiplier and params.dry_base >= 1 and params.dry_penalty_last_n:
+        yield vocabulary.dry_penalty(
+            prompt,
+            multiplier=params.dry_multiplier,
+            base=params.dry_base,
+            allowed_length=params.dry_allowed_length,
+            last_n=params.dry_penalty_last_n,
+            breakers=params.dry_sequence_breakers,
+        )
 
-    At most count - 1 blocks have a maximum above the count-th largest logit's own block.
-    """
-    whole = len(logits) // _BLOCK * _BLOCK
-    maxima = logits[:whole].reshape(-1, _BLOCK).max(axis=1)
-    threshold = np.partition(maxima, -count)[-count]
-    blocks = np.flatnonzero(maxima >= threshold)
-    inside = (blocks[:, None] * _BLOCK + np.arange(_BLOCK)).ravel()
-    return np.concatenate([inside, np.arange(whole, len(logits))])
+
+def _check_tokens(biases: Sequence[tuple[int, float]], vocabulary: Vocabulary) -> None:
+    for token, _ in biases:
+        if not 0 <= token < vocabulary.size:
+            raise RowError(
+                "invalid_request",
+                f"logit_bias: the model has no token {token}, only 0 to {vocabulary.size - 1}",
+                "logit_bias",
+            )
+
+
+def _choice(params: SamplingParams) -> Choice:
+    # Only these two cuts may take the likeliest token away.
+    spared = bool(params.mirostat) or (params.typical_p >= 1 and not params.xtc_probability)
+    if params.temperature == 0 and spared:
+        return Greedy()
+    if params.mirostat:
+        return Mirostat(
+            params.mirostat,
+            tau=params.mirostat_tau,
+            eta=params.mirostat_eta,
+            temperature=params.temperature,
+            seed=params.seed,
+        )
+    return Draw(
+        top_k=params.top_k,
+        typical_p=params.typical_p,
+        top_p=params.top_p,
+        min_p=params.min_p,
+        exclusion=_exclusion(params),
+        temperature=params.temperature,
+        seed=params.seed,
+    )
+
+
+def _exclusion(params: SamplingParams) -> Exclusion | None:
+    if params.xtc_probability <= 0:
+        return None
+    return Exclusion(params.xtc_probability, params.xtc_threshold, params.seed)

@@ -44,6 +44,8 @@ class Generation:
 
 
 Outcome = Generation | RowError
+Sampled = tuple[int, TokenLogprob | None]
+"""A token, and its log-probabilities where they are asked for."""
 
 
 class State(Enum):
@@ -138,15 +140,18 @@ class Sequence:
             return self.tokens[start - len(self.prompt) : stop - len(self.prompt)]
         return self.prompt[start:stop] + self.tokens[: max(0, stop - len(self.prompt))]
 
-    def sample(self, logits: NDArray[np.float32]) -> tuple[int, TokenLogprob | None]:
-        """The next token, and its log-probabilities where asked for. Writes to `logits` ([vocabulary]).
+    def sample(self, logits: NDArray[np.float32]) -> Sampled | RowError:
+        """The next token, or why there is none. Writes to `logits`, shape [vocabulary].
 
         It touches nothing but this row, so that many rows may sample at once.
         """
         raw = None if self.logprobs is None else logits.copy()
         if self._guide:
             self._guide.mask(logits)
-        token = self.sampler.sample(logits)
+        try:
+            token = self.sampler.sample(logits)
+        except RowError as error:
+            return error
         if raw is None or self.logprobs is None:
             return token, None
         return token, token_logprob(raw, token, self.logprobs)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipeline.engine.engine import Engine
 from pipeline.engine.fake import FakeModel, FakeVocabulary, next_logits
 from pipeline.engine.model import Batch, NoRoom
-from pipeline.engine.sampling import Sampler, SamplingParams
+from pipeline.engine.sampling import SamplingParams, new_sampler
 from pipeline.engine.sequence import Generation, Outcome, Sequence
 from pipeline.engine.text import TextStream
 from pipeline.errors import RowError, WorkerError
@@ -49,7 +49,7 @@ asks = st.builds(
 def alone(ask: Ask, context: int = 256) -> tuple[str, str, int]:
     """What a plain loop over one sequence gives: text, finish reason, tokens."""
     tokens = list(ask.beginning + ask.text)
-    sampler, stream = Sampler(ask.params, tokens), TextStream(VOCABULARY.piece, ask.stops)
+    sampler, stream = new_sampler(ask.params, tokens, VOCABULARY), TextStream(VOCABULARY.piece, ask.stops)
     for count in range(1, min(ask.max_tokens, context - len(tokens)) + 1):
         token = sampler.sample(next_logits(tokens))
         sampler.accept(token)
@@ -66,7 +66,7 @@ def submit(engine: Engine, ask: Ask, outcomes: dict[int, Outcome], at: int, seco
 
     stream = TextStream(VOCABULARY.piece, ask.stops)
     prompt = list(ask.beginning + ask.text)
-    sampler = partial(Sampler, ask.params, prompt)
+    sampler = partial(new_sampler, ask.params, prompt, VOCABULARY)
     row = Sequence(prompt, ask.max_tokens, sampler, stream, finish, seconds=seconds)
     engine.submit([engine.prepare(row)])
 

@@ -14,7 +14,7 @@ from pipeline.config import EngineConfig
 from pipeline.engine.engine import Engine
 from pipeline.engine.llama import LlamaFile, LlamaGenerativeModel
 from pipeline.engine.model import Batch
-from pipeline.engine.sampling import Sampler, SamplingParams
+from pipeline.engine.sampling import SamplingParams, new_sampler
 from pipeline.engine.sequence import Generation, Sequence
 from pipeline.engine.settings import fit
 from pipeline.engine.text import TextStream
@@ -68,7 +68,7 @@ def generate(
         row = Sequence(
             prompt,
             max_tokens,
-            partial(Sampler, params, prompt),
+            partial(new_sampler, params, prompt, model.vocabulary),
             stream,
             lambda g, at=at: outcomes.__setitem__(at, g),
         )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.engine.engine import Engine
 from pipeline.engine.fake import FakeModel, FakeVocabulary, next_logits
-from pipeline.engine.sampling import Sampler, SamplingParams
+from pipeline.engine.sampling import SamplingParams, new_sampler
 from pipeline.engine.sequence import Generation, Sequence
 from pipeline.engine.text import TextStream
 from tests.engine.choice_guide import ChoiceGuide
@@ -25,7 +25,7 @@ CHOICES = st.lists(st.binary(min_size=1, max_size=8), min_size=1, max_size=5, un
 
 def row(prompt: bytes, found: list[Any], *, seed: int = 1, temperature: float = 1.0, **asks: Any) -> Sequence:
     params = SamplingParams(temperature=temperature, seed=seed)
-    sampler = partial(Sampler, params, list(prompt))
+    sampler = partial(new_sampler, params, list(prompt), VOCABULARY)
     asks = {"max_tokens": 12, **asks}
     return Sequence(
         list(prompt), asks.pop("max_tokens"), sampler, TextStream(VOCABULARY.piece), found.append, **asks
