@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class _Run:
-    """Cells from position `start` on that one sequence decoded. users: up to where each sequence holds them."""
+    """Cells from position `start` on, decoded by one sequence. users: up to where each one holds them."""
 
     __slots__ = ("start", "users")
 
