@@ -131,8 +131,8 @@ class GenerativeResponder:
         if isinstance(result, RowError):
             return self._answers.error(row.custom_id, result, attempts)
         if isinstance(row.request, ChatRequest):
-            return self._answers.chat(row, result, attempts)
-        return self._answers.completion(row, result, attempts)
+            return self._answers.chat(row, [result], attempts)
+        return self._answers.completion(row, [result], attempts)
 
 
 class EmbeddingResponder:

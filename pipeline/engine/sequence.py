@@ -15,14 +15,34 @@ FinishReason = Literal["stop", "length"]
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token's natural-log probability in the model's own distribution, before bias, penalties and masks.
+
+    top: the likeliest tokens there with theirs, falling.
+    """
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Generation:
-    """What a sequence became. `tokens` are all sampled tokens, the end-of-generation token too."""
+    """What a sequence became.
+
+    tokens: all of the answer, sampled and forced, the end-of-generation token too. logprobs: one for each
+    of `tokens`, where asked for. prompt_logprobs: one for each token of the prompt, None for the first,
+    where asked for. complete: False for a guided answer that ended before it was whole.
+    """
 
     text: str
     tokens: tuple[int, ...]
     finish_reason: FinishReason
     prompt_tokens: int
     cached_tokens: int
+    logprobs: tuple[TokenLogprob, ...] = ()
+    prompt_logprobs: tuple[TokenLogprob | None, ...] = ()
+    complete: bool = True
 
     @property
     def completion_tokens(self) -> int:
