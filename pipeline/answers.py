@@ -1,72 +1,27 @@
-"""Answers become rows: OpenAI's responses as Arrow columns, and back."""
+"""Answers become rows: what the engine made of a request, as a record of the output's columns."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipeline.answer_columns import Kind, Record, response_schema
+from pipeline.engine.model import Vocabulary
 from pipeline.engine.sequence import Generation
-from pipeline.errors import ConfigError, RowError
+from pipeline.errors import RowError
+from pipeline.logprobs import LogprobWriter, finite, prompt_text
+from pipeline.reply import Reply, ReplyReader
 from pipeline.rows import Row
-from pipeline.schema import EmbeddingRequest
+from pipeline.schema import ChatRequest, CompletionRequest, EmbeddingRequest
 from pipeline.tally import Tally
-
-Kind = Literal["generate", "embed"]
-Record = dict[str, Any]
-
-_FUNCTION = pa.struct({"name": pa.string(), "arguments": pa.string()})
-_TOOL_CALL = pa.struct({"id": pa.string(), "type": pa.string(), "function": _FUNCTION})
-_MESSAGE = pa.struct(
-    {
-        "role": pa.string(),
-        "content": pa.string(),
-        "refusal": pa.string(),
-        "tool_calls": pa.list_(_TOOL_CALL),
-    }
-)
-# A choice's logprobs differ between chats and completions: they are JSON.
-_CHOICE = pa.struct(
-    {
-        "index": pa.int32(),
-        "message": _MESSAGE,
-        "text": pa.string(),
-        "finish_reason": pa.string(),
-        "logprobs": pa.string(),
-    }
-)
-_USAGE = pa.struct(
-    {
-        "prompt_tokens": pa.int64(),
-        "completion_tokens": pa.int64(),
-        "total_tokens": pa.int64(),
-        "prompt_tokens_details": pa.struct({"cached_tokens": pa.int64()}),
-    }
-)
-_ERROR = pa.struct({name: pa.string() for name in ("code", "message", "type", "param")})
-_VECTOR = pa.list_(pa.float32())
-_DATA = pa.list_(pa.struct({"index": pa.int32(), "embedding": _VECTOR}))
-
-_HEAD = {
-    "custom_id": pa.string(),
-    "status_code": pa.int16(),
-    "id": pa.string(),
-    "object": pa.string(),
-    "created": pa.int64(),
-    "model": pa.string(),
-    "system_fingerprint": pa.string(),
-}
-_BODY: Mapping[Kind, Mapping[str, pa.DataType]] = {
-    "generate": {"choices": pa.list_(_CHOICE), "text": pa.string(), "finish_reason": pa.string()},
-    "embed": {"embedding": _VECTOR, "data": _DATA},
-}
-_FOOT = {"usage": _USAGE, "error": _ERROR, "attempts": pa.int16()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,39 +32,80 @@ class Embeddings:
     prompt_tokens: int
 
 
-def response_schema(kind: Kind, kept: pa.Schema) -> pa.Schema:
-    """The columns of a response file: the contract's, then those carried along from the input.
-
-    A row that asked with one text has its vector in `embedding`; one that asked with a list has all of
-    them in `data`, and the first in `embedding`. Raises ConfigError where a kept name is taken.
-    """
-    own = pa.schema(_HEAD | dict(_BODY[kind]) | _FOOT)
-    names = [*own.names, *kept.names]
-    for name in kept.names:
-        if names.count(name) > 1:
-            reason = "is a column of the output" if name in own.names else "is named twice"
-            raise ConfigError(f"output.keep: {name} {reason}")
-    return pa.schema([*own, *(field.remove_metadata() for field in kept)])
-
-
 class Answers:
     """Makes the output rows of one job."""
 
-    def __init__(self, model_id: str, fingerprint: str, kept: pa.Schema, kind: Kind = "generate") -> None:
-        """fingerprint: the job's. kept: the input columns to carry along."""
+    def __init__(
+        self,
+        model_id: str,
+        fingerprint: str,
+        kept: pa.Schema,
+        kind: Kind = "generate",
+        *,
+        vocabulary: Vocabulary | None = None,
+        template: str | None = None,
+    ) -> None:
+        """fingerprint: the job's. kept: the input columns to carry along. vocabulary: for rows that ask
+        for logprobs. template: the chat template, which tells how the model writes reasoning and calls."""
         self.schema = response_schema(kind, kept)
         self._own = pa.schema(list(self.schema)[: len(self.schema) - len(kept)])
         self._model_id = model_id
         self._fingerprint = fingerprint
         self._system_fingerprint = f"fp_{blake2b(fingerprint.encode(), digest_size=5).hexdigest()}"
+        self._vocabulary = vocabulary
+        self._logprobs = LogprobWriter(vocabulary) if vocabulary else None
+        self._replies = ReplyReader(template)
 
-    def chat(self, row: Row, generation: Generation, attempts: int) -> Record:
-        message = {"role": "assistant", "content": generation.text}
-        return self._generated(row, "chatcmpl", "chat.completion", {"message": message}, generation, attempts)
+    def chat(
+        self,
+        row: Row,
+        choices: Sequence[Generation],
+        attempts: int,
+        labels: Mapping[str, float] | None = None,
+        *,
+        reused: bool = False,
+    ) -> Record:
+        """choices: one for each of the `n` that were asked for. labels: the log-probability of each.
+        reused: the row was answered by an earlier equal one, and nothing was computed."""
+        request = row.request
+        assert isinstance(request, ChatRequest)
+        replies = [self._reply(request, generation) for generation in choices]
+        written = [
+            {
+                "message": self._message(row, index, reply),
+                "finish_reason": _finish_reason(generation, bool(reply.calls)),
+                "logprobs": self._logprobs and self._logprobs.chat(generation),
+            }
+            for index, (reply, generation) in enumerate(zip(replies, choices, strict=True))
+        ]
+        record = self._generated(row, written, choices, attempts, labels, reused=reused)
+        ids = {"id": f"chatcmpl-{self._digest(row.custom_id)}", "object": "chat.completion"}
+        return record | ids | {"text": replies[0].content}
 
-    def completion(self, row: Row, generation: Generation, attempts: int) -> Record:
-        choice = {"text": generation.text}
-        return self._generated(row, "cmpl", "text_completion", choice, generation, attempts)
+    def completion(
+        self,
+        row: Row,
+        choices: Sequence[Generation],
+        attempts: int,
+        labels: Mapping[str, float] | None = None,
+        *,
+        reused: bool = False,
+    ) -> Record:
+        """As `chat`."""
+        request = row.request
+        assert isinstance(request, CompletionRequest)
+        echo = prompt_text(request.prompt, self._vocabulary) if getattr(request, "echo", False) else None
+        written = [
+            {
+                "text": (echo or "") + generation.text,
+                "finish_reason": _finish_reason(generation),
+                "logprobs": self._logprobs and self._logprobs.completion(generation, echo),
+            }
+            for generation in choices
+        ]
+        record = self._generated(row, written, choices, attempts, labels, reused=reused)
+        ids = {"id": f"cmpl-{self._digest(row.custom_id)}", "object": "text_completion"}
+        return record | ids | {"text": written[0]["text"]}
 
     def embedding(self, row: Row, embeddings: Embeddings, attempts: int) -> Record:
         single = isinstance(row.request, EmbeddingRequest) and row.request.single
@@ -118,7 +114,7 @@ class Answers:
             "object": "list",
             "embedding": embeddings.vectors[0],
             "data": None if single else data,
-            "usage": _usage(embeddings.prompt_tokens, 0, 0),
+            "usage": _usage(embeddings.prompt_tokens),
         }
 
     def error(self, custom_id: str, error: RowError, attempts: int) -> Record:
@@ -143,33 +139,61 @@ class Answers:
         }
 
     def _generated(
-        self, row: Row, prefix: str, kind: str, choice: Record, generation: Generation, attempts: int
+        self,
+        row: Row,
+        written: Sequence[Record],
+        choices: Sequence[Generation],
+        attempts: int,
+        labels: Mapping[str, float] | None,
+        *,
+        reused: bool,
     ) -> Record:
-        reason = generation.finish_reason
+        first = choices[0]
+        cached = first.prompt_tokens if reused else first.cached_tokens
+        tokens = sum(generation.completion_tokens for generation in choices)
+        constrained = _is_guided(row.request)
         return self._head(row.custom_id, attempts) | {
-            "id": f"{prefix}-{self._digest(row.custom_id)}",
-            "object": kind,
-            "choices": [{"index": 0, **choice, "finish_reason": reason}],
-            "text": generation.text,
-            "finish_reason": reason,
-            "usage": _usage(generation.prompt_tokens, generation.completion_tokens, generation.cached_tokens),
+            "choices": [{"index": index, **choice} for index, choice in enumerate(written)],
+            "finish_reason": written[0]["finish_reason"],
+            "complete": all(generation.complete for generation in choices) if constrained else None,
+            "label_logprobs": labels and _label_logprobs(labels),
+            "usage": _usage(first.prompt_tokens, tokens, cached),
+            "reused": reused,
         }
 
-    def _digest(self, custom_id: str) -> str:
+    def _reply(self, request: ChatRequest, generation: Generation) -> Reply:
+        tools = frozenset(tool.function.name for tool in getattr(request, "tools", None) or ())
+        return self._replies.read(
+            generation.text,
+            tools if getattr(request, "tool_choice", None) != "none" else (),
+            parallel=getattr(request, "parallel_tool_calls", None) is not False,
+            guided=_is_guided(request),
+        )
+
+    def _message(self, row: Row, index: int, reply: Reply) -> Record:
+        calls = [
+            {
+                "id": f"call_{self._digest(row.custom_id, index, place)}",
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for place, call in enumerate(reply.calls)
+        ]
+        return {
+            "role": "assistant",
+            "content": reply.content,
+            "reasoning_content": reply.reasoning,
+            "tool_calls": calls or None,
+        }
+
+    def _digest(self, *place: object) -> str:
         """The same job gives the same row the same id, however often it is tried."""
-        return blake2b(f"{self._fingerprint}\0{custom_id}".encode(), digest_size=12).hexdigest()
+        name = "\0".join(map(str, (self._fingerprint, *place)))
+        return blake2b(name.encode(), digest_size=12).hexdigest()
 
 
-def to_openai(record: Mapping[str, Any]) -> Record:
-    """An output row as the body of OpenAI's response: ChatCompletion, Completion, CreateEmbeddingResponse,
-    or {"error": ...}. Vectors are lists of floats, whatever encoding_format the row asked for."""
-    if record.get("error"):
-        return {"error": dict(record["error"])}
-    if record["object"] == "list":
-        return _embedding_response(record)
-    names = ("id", "object", "created", "model", "system_fingerprint", "choices", "usage")
-    body: Record = _without_nulls({name: record[name] for name in names})
-    return body
+def _is_guided(request: object) -> bool:
+    return getattr(request, "constraint", None) is not None
 
 
 def tally(rows: Iterable[Mapping[str, Any]], seconds: float) -> Tally:
@@ -178,7 +202,7 @@ def tally(rows: Iterable[Mapping[str, Any]], seconds: float) -> Tally:
 
 
 def _row_tally(row: Mapping[str, Any]) -> Tally:
-    usage = row.get("usage") or _usage(0, 0, 0)
+    usage = row.get("usage") or _usage(0)
     failed = row.get("error") is not None
     return Tally(
         rows=1,
@@ -188,10 +212,11 @@ def _row_tally(row: Mapping[str, Any]) -> Tally:
         completion_tokens=usage["completion_tokens"],
         cached_tokens=usage["prompt_tokens_details"]["cached_tokens"],
         attempts=row["attempts"],
+        reused=int(row.get("reused", False)),
     )
 
 
-def _usage(prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> Record:
+def _usage(prompt_tokens: int, completion_tokens: int = 0, cached_tokens: int = 0) -> Record:
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
@@ -200,21 +225,22 @@ def _usage(prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> Re
     }
 
 
-def _embedding_response(record: Mapping[str, Any]) -> Record:
-    data = record.get("data") or [{"index": 0, "embedding": record["embedding"]}]
-    usage = record["usage"]
-    return {
-        "object": "list",
-        "data": [
-            {"object": "embedding", "index": d["index"], "embedding": [float(v) for v in d["embedding"]]}
-            for d in data
-        ],
-        "model": record["model"],
-        "usage": {"prompt_tokens": usage["prompt_tokens"], "total_tokens": usage["total_tokens"]},
-    }
+def _finish_reason(generation: Generation, calls: bool = False) -> str:
+    """What was cut off never passes for whole, whatever could be read of it."""
+    if not generation.complete or generation.finish_reason == "length":
+        return "length"
+    return "tool_calls" if calls else generation.finish_reason
 
 
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
+def _label_logprobs(labels: Mapping[str, float]) -> list[Record]:
+    """probability: a label's share among the labels."""
+    most = max(labels.values())
+    if most == -math.inf:
+        shares = dict.fromkeys(labels, 1.0)
+    else:
+        shares = {label: math.exp(logprob - most) for label, logprob in labels.items()}
+    total = sum(shares.values())
+    return [
+        {"label": label, "logprob": finite(logprob), "probability": shares[label] / total}
+        for label, logprob in labels.items()
+    ]

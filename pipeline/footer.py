@@ -62,16 +62,18 @@ def read_footer(parquet: pq.ParquetFile) -> Footer:
 
 
 def check_counts(parquet: pq.ParquetFile, tally: Tally) -> None:
-    """Raises OutputError where the rows, counted anew, don't add up to `tally` (its seconds aside)."""
+    """Raises OutputError where the rows, counted anew, don't add up to `tally`.
+
+    Its seconds and its reused rows aren't to be seen in the rows."""
     counted = Tally()
     for batch in parquet.iter_batches(batch_size=8192, columns=list(_COUNTED), use_threads=False):
         counted += count(pa.Table.from_batches([batch]))
-    if counted != replace(tally, seconds=0.0):
+    if counted != replace(tally, seconds=0.0, reused=0):
         raise OutputError(f"its rows add up to {counted}, its footer says {tally}")
 
 
 def count(table: pa.Table) -> Tally:
-    """What the rows of a response table say they cost; seconds 0."""
+    """What the rows of a response table say they cost; seconds and reused are 0."""
     usage = table.column("usage")
     succeeded = _sum(pc.equal(table.column("status_code"), 200))
     return Tally(

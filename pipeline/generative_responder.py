@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.answers import Answers
@@ -142,8 +142,5 @@ class GenerativeResponder:
         row, result = job.row, job.result.result()
         if isinstance(result, RowError):
             return self._answers.error(row.custom_id, result, attempts)
-        choices: tuple = result.choices
-        if not job.mine:
-            choices = tuple(replace(choice, cached_tokens=choice.prompt_tokens) for choice in choices)
-        answer = self._answers.chat if isinstance(row.request, ChatRequest) else self._answers.completion
-        return answer(row, choices, attempts, result.labels) | ({} if job.mine else {"reused": True})
+        write = self._answers.chat if isinstance(row.request, ChatRequest) else self._answers.completion
+        return write(row, result.choices, attempts, result.labels, reused=not job.mine)

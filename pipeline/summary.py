@@ -34,12 +34,23 @@ class Summary:
             f"{totals.succeeded:,} succeeded, {totals.failed:,} with an error",
             f"tokens: {totals.prompt_tokens:,} in ({totals.cached_tokens:,} cached), "
             f"{totals.completion_tokens:,} out",
+            *self._reused(),
             *[f"  {code}: {rows:,} rows" for code, rows in sorted(self.errors.items())],
             self._speed(),
             f"answers: {self.output}/responses    check them: nightherd verify {self.output}",
             f"""look at them: python -c "import pyarrow.parquet as pq; print({self._look()})\"""",
         ]
         return "\n".join(lines)
+
+    def _reused(self) -> list[str]:
+        if not self.totals.reused:
+            return []
+        were = (
+            "row was equal to an earlier one"
+            if self.totals.reused == 1
+            else "rows were equal to earlier ones"
+        )
+        return [f"{self.totals.reused:,} {were} and not computed again"]
 
     def _speed(self) -> str:
         if not self.rows:

@@ -8,7 +8,8 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What some rows cost. `a + b` is the tally of both; the fields are `usage.parquet`'s columns."""
+    """What some rows cost. `a + b` is the tally of both; the fields are `usage.parquet`'s columns, but for
+    reused: rows that earlier equal ones answered, of which the rows themselves keep no trace."""
 
     rows: int = 0
     succeeded: int = 0
@@ -18,6 +19,7 @@ class Tally:
     cached_tokens: int = 0
     attempts: int = 0
     seconds: float = 0.0
+    reused: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -32,5 +34,6 @@ class Tally:
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Tally:
-        """The inverse of `to_dict`."""
-        return cls(**{f.name: record[f.name] for f in fields(cls)})
+        """The inverse of `to_dict`. Outputs of older versions say nothing of reused rows: 0."""
+        known = {"reused": 0, **record}
+        return cls(**{f.name: known[f.name] for f in fields(cls)})

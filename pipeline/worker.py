@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from pipeline.answers import Answers, Kind, response_schema, tally
+from pipeline.answer_columns import Kind, response_schema
+from pipeline.answers import Answers, tally
 from pipeline.config import JobConfig
 from pipeline.errors import InputError, RowError, WorkerError
 from pipeline.manifest import Manifest

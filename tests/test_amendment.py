@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.amendment import Amendment
-from pipeline.answers import Answers, Embeddings, response_schema
+from pipeline.answer_columns import response_schema
+from pipeline.answers import Answers, Embeddings
 from pipeline.config import JobConfig
 from pipeline.engine.sequence import Generation
 from pipeline.errors import OutputError, RowError
@@ -57,7 +58,7 @@ class Job:
         if fails:
             return self.answers.error(f"row-{number}", FAILED, 2)
         generation = Generation(f"{text} {number}", (1, 2), "stop", 3, 0)
-        return self.answers.completion(Row(f"row-{number}", REQUEST), generation, 1)
+        return self.answers.completion(Row(f"row-{number}", REQUEST), [generation], 1)
 
     def answer(self, chunk: Chunk, bad: set[int], retry: int = 1) -> None:
         table = self.table(range(chunk.start, chunk.stop), bad, "second")

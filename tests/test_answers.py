@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from typing import Any
 
@@ -11,30 +13,53 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from openai.types import Completion, CreateEmbeddingResponse
+from openai.types import Completion, CompletionUsage, CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion
 from openai.types.shared import ErrorObject
 
-from pipeline.answers import Answers, Embeddings, response_schema, tally, to_openai
+from pipeline.answer_columns import response_schema
+from pipeline.answers import Answers, Embeddings, tally
+from pipeline.engine.fake import EOS, FakeVocabulary
+from pipeline.engine.logprobs import TokenLogprob
 from pipeline.engine.sequence import FinishReason, Generation
 from pipeline.errors import ConfigError, RowError
+from pipeline.openai_body import to_openai
 from pipeline.rows import Row
 from pipeline.schema import parse_request
 
 NOTHING = pa.schema([])
 CHAT = parse_request("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}]})
 COMPLETION = parse_request("/v1/completions", {"prompt": "Hi"})
-generate = Answers("m", "fingerprint", NOTHING)
+VOCABULARY = FakeVocabulary()
+generate = Answers("m", "fingerprint", NOTHING, vocabulary=VOCABULARY)
 embed = Answers("m", "fingerprint", NOTHING, "embed")
 
-generations = st.builds(
-    Generation,
-    text=st.text(max_size=20),
-    tokens=st.lists(st.integers(0, 99), min_size=1, max_size=5).map(tuple),
-    finish_reason=st.sampled_from(FinishReason.__args__),
-    prompt_tokens=st.integers(1, 500),
-    cached_tokens=st.integers(0, 500),
-)
+logprobs = st.floats(-200, 0) | st.just(-math.inf)
+
+
+@st.composite
+def entries(draw: st.DrawFn, token: int) -> TokenLogprob:
+    """The token, with some of the likeliest ones, itself among them or not."""
+    known = draw(st.dictionaries(st.integers(0, 259), logprobs, max_size=4)) | {token: draw(logprobs)}
+    falling = sorted(known.items(), key=lambda item: -item[1])
+    return TokenLogprob(token, known[token], tuple(falling[: draw(st.integers(0, 5))]))
+
+
+@st.composite
+def generations(draw: st.DrawFn, asked: bool | None = None) -> Generation:
+    """asked: whether the row asked for logprobs."""
+    text = draw(st.text(max_size=20))
+    tokens = (*text.encode(), EOS)
+    asked = draw(st.booleans()) if asked is None else asked
+    return Generation(
+        text=text,
+        tokens=tokens,
+        finish_reason=draw(st.sampled_from(FinishReason.__args__)),
+        prompt_tokens=draw(st.integers(1, 500)),
+        cached_tokens=draw(st.integers(0, 500)),
+        logprobs=tuple(draw(entries(token)) for token in tokens) if asked else (),
+        complete=draw(st.booleans()),
+    )
 
 
 def through_parquet(answers: Answers, *rows: dict[str, Any]) -> list[dict[str, Any]]:
@@ -47,25 +72,82 @@ def vectors(count: int) -> Embeddings:
     return Embeddings(np.eye(count, 4, dtype=np.float32) / 3, prompt_tokens=7)
 
 
-@given(generations)
-def test_a_chat_is_a_chat_completion(generation: Generation) -> None:
-    (record,) = through_parquet(generate, generate.chat(Row("a", CHAT), generation, 1))
-    body = ChatCompletion.model_validate(to_openai(record))
+@given(st.lists(generations(), min_size=1, max_size=3))
+def test_a_chat_is_a_chat_completion(choices: list[Generation]) -> None:
+    record = generate.chat(Row("a", CHAT), choices, 1)
+    (read,) = through_parquet(generate, record)
+    assert to_openai(read) == json.loads(json.dumps(to_openai(record)))
+    body = ChatCompletion.model_validate(to_openai(read), strict=True)
     assert body.id.startswith("chatcmpl-")
-    assert body.choices[0].message.content == record["text"] == generation.text
-    assert body.choices[0].finish_reason == record["finish_reason"] == generation.finish_reason
-    assert body.usage is not None
-    assert body.usage.total_tokens == generation.prompt_tokens + generation.completion_tokens
-    assert body.usage.prompt_tokens_details is not None
-    assert body.usage.prompt_tokens_details.cached_tokens == generation.cached_tokens
+    assert [choice.index for choice in body.choices] == list(range(len(choices)))
+    assert [choice.message.content for choice in body.choices] == [g.text for g in choices]
+    assert read["text"] == choices[0].text
+    assert read["finish_reason"] == body.choices[0].finish_reason
+    check_usage(body.usage, choices)
 
 
-@given(generations)
-def test_a_completion_is_a_completion(generation: Generation) -> None:
-    (record,) = through_parquet(generate, generate.completion(Row("a", COMPLETION), generation, 1))
-    body = Completion.model_validate(to_openai(record))
+@given(st.lists(generations(), min_size=1, max_size=3))
+def test_a_completion_is_a_completion(choices: list[Generation]) -> None:
+    record = generate.completion(Row("a", COMPLETION), choices, 1)
+    (read,) = through_parquet(generate, record)
+    assert to_openai(read) == json.loads(json.dumps(to_openai(record)))
+    body = Completion.model_validate(to_openai(read), strict=True)
     assert body.id.startswith("cmpl-")
-    assert body.choices[0].text == record["text"] == generation.text
+    assert [choice.text for choice in body.choices] == [g.text for g in choices]
+    assert read["text"] == choices[0].text
+    check_usage(body.usage, choices)
+
+
+def check_usage(usage: CompletionUsage | None, choices: list[Generation]) -> None:
+    """The prompt counts once, however many choices it got."""
+    assert usage is not None
+    assert usage.prompt_tokens == choices[0].prompt_tokens
+    assert usage.completion_tokens == sum(len(g.tokens) for g in choices)
+    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+    assert usage.prompt_tokens_details is not None
+    assert usage.prompt_tokens_details.cached_tokens == choices[0].cached_tokens
+
+
+@given(generations())
+def test_keys_that_openai_always_sends_are_there(generation: Generation) -> None:
+    (chat,) = through_parquet(generate, generate.chat(Row("a", CHAT), [generation], 1))
+    (completion,) = through_parquet(generate, generate.completion(Row("a", COMPLETION), [generation], 1))
+    (choice,), (other) = to_openai(chat)["choices"], to_openai(completion)["choices"][0]
+    assert choice.keys() == {"index", "message", "finish_reason", "logprobs"}
+    assert choice["message"] == {"role": "assistant", "content": generation.text, "refusal": None}
+    assert other.keys() == {"index", "text", "finish_reason", "logprobs"}
+    assert (choice["logprobs"] is None) == (other["logprobs"] is None) == (not generation.logprobs)
+
+
+@given(generations(asked=True))
+def test_logprobs_of_a_chat_spell_its_text(generation: Generation) -> None:
+    (record,) = through_parquet(generate, generate.chat(Row("a", CHAT), [generation], 1))
+    listed = to_openai(record)["choices"][0]["logprobs"]["content"]
+    assert bytes(byte for entry in listed for byte in entry["bytes"]).decode() == generation.text
+    for entry, asked in zip(listed, generation.logprobs, strict=False):
+        assert entry["token"] == bytes(entry["bytes"]).decode(errors="replace")
+        assert entry["logprob"] == max(asked.logprob, -9999)
+        assert [other["logprob"] for other in entry["top_logprobs"]] == [max(p, -9999) for _, p in asked.top]
+
+
+@given(generations(asked=True))
+def test_logprobs_of_a_completion_are_parallel_lists(generation: Generation) -> None:
+    (record,) = through_parquet(generate, generate.completion(Row("a", COMPLETION), [generation], 1))
+    found = to_openai(record)["choices"][0]["logprobs"]
+    assert len({len(values) for values in found.values()}) == 1
+    assert len(found["tokens"]) == len(generation.text.encode())
+    for text, logprob, likeliest, at in zip(
+        found["tokens"], found["token_logprobs"], found["top_logprobs"], found["text_offset"], strict=True
+    ):
+        assert likeliest[text] >= logprob
+        assert text in ("\N{REPLACEMENT CHARACTER}", generation.text[at])
+
+
+def test_what_a_stop_string_cut_off_has_no_logprobs() -> None:
+    found = tuple(TokenLogprob(token, -1.0) for token in b"no!ne")
+    generation = Generation("no", tuple(b"no!ne"), "stop", 1, 0, found)
+    record = generate.chat(Row("a", CHAT), [generation], 1)
+    assert [e["token"] for e in record["choices"][0]["logprobs"]["content"]] == ["n", "o"]
 
 
 @pytest.mark.parametrize("asked", ["one", ["one"], ["one", "two", "three"], [1, 2], [[1], [2]]])
@@ -73,7 +155,7 @@ def test_an_embedding_has_one_vector_an_input(asked: Any) -> None:
     request = parse_request("/v1/embeddings", {"input": asked})
     found = vectors(len(request.inputs))
     (record,) = through_parquet(embed, embed.embedding(Row("a", request), found, 1))
-    body = CreateEmbeddingResponse.model_validate(to_openai(record))
+    body = CreateEmbeddingResponse.model_validate(to_openai(record), strict=True)
     assert np.array_equal(np.float32([item.embedding for item in body.data]), found.vectors)
     assert [item.index for item in body.data] == list(range(len(found.vectors)))
     assert record["embedding"] == found.vectors[0].tolist()
@@ -85,6 +167,7 @@ def test_an_embedding_has_one_vector_an_input(asked: Any) -> None:
 def test_an_error_keeps_its_place_and_has_no_usage(answers: Answers) -> None:
     error = RowError("model_not_found", "no such model", "model")
     (record,) = through_parquet(answers, answers.error("a", error, 2))
+    assert to_openai(record)["error"].keys() == {"message", "type", "param", "code"}
     details = ErrorObject.model_validate(to_openai(record)["error"])
     assert (details.code, details.param, details.type) == (
         "model_not_found",
@@ -98,12 +181,12 @@ def test_ids_are_a_function_of_job_and_row() -> None:
     generation = Generation("x", (1,), "stop", 1, 0)
 
     def of(job: str, row: str) -> str:
-        return str(Answers("m", job, NOTHING).chat(Row(row, CHAT), generation, 1)["id"])
+        return str(Answers("m", job, NOTHING).chat(Row(row, CHAT), [generation], 1)["id"])
 
     assert of("job", "a") == of("job", "a")
     assert len({of("job", "a"), of("job", "b"), of("job 2", "a")}) == 3
     assert re.fullmatch(r"chatcmpl-[0-9a-f]{24}", of("job", "a"))
-    fingerprint = generate.chat(Row("a", CHAT), generation, 1)["system_fingerprint"]
+    fingerprint = generate.chat(Row("a", CHAT), [generation], 1)["system_fingerprint"]
     assert re.fullmatch(r"fp_[0-9a-f]{10}", fingerprint)
 
 
@@ -122,10 +205,10 @@ def test_a_kept_name_that_is_taken_is_refused(names: list[str]) -> None:
         response_schema("generate", pa.schema([(name, pa.string()) for name in names]))
 
 
-@given(st.lists(st.one_of(generations, st.none()), max_size=6))
+@given(st.lists(st.one_of(generations(), st.none()), max_size=6))
 def test_a_tally_counts_every_row_once(outcomes: list[Generation | None]) -> None:
     failure = generate.error("b", RowError("server_error", "no"), 3)
-    rows = [generate.chat(Row("a", CHAT), g, 1) if g else failure for g in outcomes]
+    rows = [generate.chat(Row("a", CHAT), [g], 1) if g else failure for g in outcomes]
     total = tally(through_parquet(generate, *rows), seconds=2.0)
     answered = [g for g in outcomes if g]
     assert (total.rows, total.succeeded) == (len(outcomes), len(answered))

@@ -135,7 +135,7 @@ def test_a_job_from_first_chunk_to_success(output: Storage) -> None:
     ]
     usage = read(output, "usage.parquet").to_pylist()
     assert [row["shard"] for row in usage] == ["a/x.parquet", "b.jsonl", "c.parquet"]
-    assert usage[0] == {"shard": "a/x.parquet", **tallies[0].to_dict()}
+    assert {"shard": "a/x.parquet", "reused": 0, **usage[0]} == usage[0] | tallies[0].to_dict()
     success = json.loads(output.read_bytes("_SUCCESS"))
     assert success["fingerprint"] == manifest.fingerprint.digest
     assert success["model_sha256"] == "ab" * 32

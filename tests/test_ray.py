@@ -57,7 +57,7 @@ class Echo:
     def answer(self, row: Row, attempts: int) -> dict[str, Any]:
         text: str = row.request.prompt  # type: ignore[union-attr, assignment]
         obey(text)
-        return self.answers.completion(row, Generation(text.upper(), (1, 2), "stop", 3, 1), attempts)
+        return self.answers.completion(row, [Generation(text.upper(), (1, 2), "stop", 3, 1)], attempts)
 
     def pulse(self) -> Pulse:
         return Pulse(rows=self.rows)

@@ -50,7 +50,7 @@ class Instant:
         if number >= self.fails_from:
             return self.answers.error(f"row-{number}", RowError("model_not_found", "which?"), 1)
         row = Row(f"row-{number}", parse_request("/v1/completions", {"prompt": "why?"}))
-        return self.answers.completion(row, Generation("so", (1,), "stop", 2, 0), 1)
+        return self.answers.completion(row, [Generation("so", (1,), "stop", 2, 0)], 1)
 
     def events(self, timeout: float) -> Iterator[Event]:
         while self.events_:

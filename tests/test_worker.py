@@ -41,7 +41,7 @@ class Moody:
         code, times = row.request.prompt.split()  # type: ignore[union-attr]
         if sum(row.custom_id in names for names in self.asked) <= int(times):
             return ANSWERS.error(row.custom_id, RowError(code, "not now"), attempts)
-        return ANSWERS.completion(row, Generation("well", (1,), "stop", 1, 0), attempts)
+        return ANSWERS.completion(row, [Generation("well", (1,), "stop", 1, 0)], attempts)
 
     def pulse(self) -> Pulse:
         return Pulse()

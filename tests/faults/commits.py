@@ -52,7 +52,7 @@ def answers_of(chunk: Chunk, author: str = "") -> tuple[pa.Table, Tally]:
     answers = Answers("fake", "f", pa.schema([]))
     rows = [Row(f"{chunk.shard}-{i}", CompletionRequest(prompt="?")) for i in range(chunk.start, chunk.stop)]
     generation = Generation(author, (1,), "stop", 1, 0)
-    table = answers.table([answers.completion(row, generation, 1) for row in rows], pa.table({}))
+    table = answers.table([answers.completion(row, [generation], 1) for row in rows], pa.table({}))
     return table, Tally(chunk.rows, chunk.rows, 0, chunk.rows, chunk.rows, 0, chunk.rows)
 
 

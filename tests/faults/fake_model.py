@@ -102,7 +102,7 @@ class Calculator:
         self._log.write("answered", row=row.custom_id)
         tokens = tuple(range(task.completion_tokens))
         generation = Generation(task.text, tokens, "stop", task.prompt_tokens, task.cached_tokens)
-        return self._answers.completion(row, generation, attempts)
+        return self._answers.completion(row, [generation], attempts)
 
     def _obey(self, task: Sum) -> None:
         if task.order and not (task.once and self._done_before(task)):

@@ -49,7 +49,7 @@ class Calculator:
             return self._answers.error(row.custom_id, error, attempts)
         tokens = tuple(range(task.completion_tokens))
         generation = Generation(task.text, tokens, "stop", task.prompt_tokens, task.cached_tokens)
-        return self._answers.completion(row, generation, attempts)
+        return self._answers.completion(row, [generation], attempts)
 
     def _work(self, task: Sum) -> None:
         self._world.die_if_dead()

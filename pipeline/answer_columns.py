@@ -1,0 +1,99 @@
+"""The columns of a response file: OpenAI's responses, typed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from pipeline.errors import ConfigError
+
+Kind = Literal["generate", "embed"]
+Record = dict[str, Any]
+
+_BYTES = pa.list_(pa.uint8())
+_TOP = {"token": pa.string(), "logprob": pa.float64(), "bytes": _BYTES}
+_CONTENT = pa.list_(pa.struct(_TOP | {"top_logprobs": pa.list_(pa.struct(_TOP))}))
+_LOGPROBS = pa.struct(
+    {
+        # Chats.
+        "content": _CONTENT,
+        "refusal": _CONTENT,
+        # Completions.
+        "tokens": pa.list_(pa.string()),
+        "token_logprobs": pa.list_(pa.float64()),
+        "top_logprobs": pa.list_(pa.map_(pa.string(), pa.float64())),
+        "text_offset": pa.list_(pa.int64()),
+    }
+)
+_FUNCTION = pa.struct({"name": pa.string(), "arguments": pa.string()})
+_TOOL_CALL = pa.struct({"id": pa.string(), "type": pa.string(), "function": _FUNCTION})
+_MESSAGE = pa.struct(
+    {
+        "role": pa.string(),
+        "content": pa.string(),
+        "refusal": pa.string(),
+        "reasoning_content": pa.string(),
+        "tool_calls": pa.list_(_TOOL_CALL),
+    }
+)
+_CHOICE = pa.struct(
+    {
+        "index": pa.int32(),
+        "message": _MESSAGE,
+        "text": pa.string(),
+        "finish_reason": pa.string(),
+        "logprobs": _LOGPROBS,
+    }
+)
+_LABELS = pa.list_(pa.struct({"label": pa.string(), "logprob": pa.float64(), "probability": pa.float64()}))
+_USAGE = pa.struct(
+    {
+        "prompt_tokens": pa.int64(),
+        "completion_tokens": pa.int64(),
+        "total_tokens": pa.int64(),
+        "prompt_tokens_details": pa.struct({"cached_tokens": pa.int64()}),
+    }
+)
+_ERROR = pa.struct({name: pa.string() for name in ("code", "message", "type", "param")})
+_VECTOR = pa.list_(pa.float32())
+_DATA = pa.list_(pa.struct({"index": pa.int32(), "embedding": _VECTOR}))
+
+_HEAD = {
+    "custom_id": pa.string(),
+    "status_code": pa.int16(),
+    "id": pa.string(),
+    "object": pa.string(),
+    "created": pa.int64(),
+    "model": pa.string(),
+    "system_fingerprint": pa.string(),
+}
+_BODY: Mapping[Kind, Mapping[str, pa.DataType]] = {
+    "generate": {
+        "choices": pa.list_(_CHOICE),
+        "text": pa.string(),
+        "finish_reason": pa.string(),
+        "complete": pa.bool_(),
+        "label_logprobs": _LABELS,
+    },
+    "embed": {"embedding": _VECTOR, "data": _DATA},
+}
+_FOOT = {"usage": _USAGE, "error": _ERROR, "attempts": pa.int16()}
+
+
+def response_schema(kind: Kind, kept: pa.Schema) -> pa.Schema:
+    """The columns of a response file: the contract's, then those carried along from the input.
+
+    `complete`: whether every choice is a whole answer by the row's constraint, null for rows without one.
+    `label_logprobs`: of each label, where the row asked for them.
+    A row that asked for embeddings with one text has its vector in `embedding`; one that asked with a list
+    has all of them in `data`, and the first in `embedding`. Raises ConfigError where a kept name is taken.
+    """
+    own = pa.schema(_HEAD | dict(_BODY[kind]) | _FOOT)
+    names = [*own.names, *kept.names]
+    for name in kept.names:
+        if names.count(name) > 1:
+            reason = "is a column of the output" if name in own.names else "is named twice"
+            raise ConfigError(f"output.keep: {name} {reason}")
+    return pa.schema([*own, *(field.remove_metadata() for field in kept)])

@@ -1,0 +1,110 @@
+"""Log-probabilities of tokens, in the shapes of OpenAI's chats and completions."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.engine.model import Vocabulary
+from pipeline.engine.logprobs import TokenLogprob
+from pipeline.engine.sequence import Generation
+
+Record = dict[str, Any]
+
+LOWEST = -9999.0
+"""What OpenAI writes for a token that is as good as impossible; JSON has no infinity."""
+
+
+@dataclass(frozen=True)
+class LogprobWriter:
+    """Listed are the tokens that the text is made of: neither the end of generation nor what a stop
+    string cut off. A token's text is its own bytes, with U+FFFD for a part of a character."""
+
+    vocabulary: Vocabulary
+
+    def chat(self, generation: Generation) -> Record | None:
+        """A choice's `logprobs`; None where they weren't asked for."""
+        if not generation.logprobs:
+            return None
+        listed = (entry for entry, _ in self._listed(generation))
+        return {"content": [self._content(entry) for entry in listed], "refusal": None}
+
+    def completion(self, generation: Generation, echo: str | None = None) -> Record | None:
+        """As `chat`. echo: the prompt's text, where the answer's text begins with it.
+
+        The prompt's first token has no probability: null.
+        """
+        if not generation.logprobs:
+            return None
+        asked = self._echoed(generation, echo) if echo is not None else []
+        found = [(self.text(e.token), e, at + len(echo or "")) for e, at in self._listed(generation)]
+        entries: list[tuple[str, TokenLogprob | None, int]] = [*asked, *found]
+        return {
+            "tokens": [text for text, _, _ in entries],
+            "token_logprobs": [entry and finite(entry.logprob) for _, entry, _ in entries],
+            "top_logprobs": [entry and list(self._likeliest(entry).items()) for _, entry, _ in entries],
+            "text_offset": [at for _, _, at in entries],
+        }
+
+    def text(self, token: int) -> str:
+        return self.vocabulary.piece(token).decode(errors="replace")
+
+    def _listed(self, generation: Generation) -> Iterator[tuple[TokenLogprob, int]]:
+        """The tokens of the text, each with the place in the text where it begins."""
+        pieces = (self.vocabulary.piece(entry.token) for entry in generation.logprobs)
+        for entry, at in zip(generation.logprobs, _offsets(pieces), strict=True):
+            if at < len(generation.text) and not self.vocabulary.is_eog(entry.token):
+                yield entry, at
+
+    def _echoed(self, generation: Generation, prompt: str) -> list[tuple[str, TokenLogprob | None, int]]:
+        """The prompt's tokens. Which token is the first nobody says: it is what the others leave over."""
+        entries = [entry for entry in generation.prompt_logprobs if entry]
+        if len(entries) == len(generation.prompt_logprobs):
+            return []
+        pieces = [self.vocabulary.piece(entry.token) for entry in entries]
+        rest, whole = b"".join(pieces), prompt.encode()
+        first = whole.removesuffix(rest) if whole.endswith(rest) else b""
+        # Some tokenizers begin a text with a blank of their own.
+        before = len((first + rest).decode(errors="replace")) - len(prompt)
+        offsets = (max(0, at - before) for at in _offsets([first, *pieces]))
+        texts = [first.decode(errors="replace"), *(self.text(entry.token) for entry in entries)]
+        return list(zip(texts, [None, *entries], offsets, strict=True))
+
+    def _content(self, entry: TokenLogprob) -> Record:
+        likeliest = [self._token(token, logprob) for token, logprob in entry.top]
+        return self._token(entry.token, entry.logprob) | {"top_logprobs": likeliest}
+
+    def _token(self, token: int, logprob: float) -> Record:
+        piece = self.vocabulary.piece(token)
+        return {"token": self.text(token), "logprob": finite(logprob), "bytes": list(piece) or None}
+
+    def _likeliest(self, entry: TokenLogprob) -> dict[str, float]:
+        """The likeliest tokens, and the chosen one; of several with one text, the likeliest."""
+        found: dict[str, float] = {}
+        for token, logprob in (*entry.top, (entry.token, entry.logprob)):
+            found.setdefault(self.text(token), finite(logprob))
+        return found
+
+
+def _offsets(pieces: Iterable[bytes]) -> Iterator[int]:
+    """Where each token begins, in characters; inside a character counts as where that begins."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    at = 0
+    for piece in pieces:
+        yield at
+        at += len(decoder.decode(piece))
+
+
+def prompt_text(prompt: str | Sequence[int], vocabulary: Vocabulary | None) -> str:
+    """What `echo` puts before the answer: the prompt as it was asked, or its tokens' text."""
+    if isinstance(prompt, str):
+        return prompt
+    assert vocabulary is not None, "token ids have no text without a vocabulary"
+    return b"".join(map(vocabulary.piece, prompt)).decode(errors="replace")
+
+
+def finite(logprob: float) -> float:
+    """As OpenAI writes it."""
+    return max(logprob, LOWEST)

@@ -1,0 +1,70 @@
+"""Output rows as the bodies of OpenAI's responses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Record = dict[str, Any]
+
+_HEAD = ("id", "object", "created", "model", "system_fingerprint")
+
+
+def to_openai(record: Mapping[str, Any]) -> Record:
+    """The body of an output row: ChatCompletion, Completion, CreateEmbeddingResponse, or {"error": ...}.
+
+    Keys that OpenAI always sends are there, null or not. Beside OpenAI's own, a chat's message may have
+    `reasoning_content`, and a body `label_logprobs`. Vectors are lists of floats, whatever
+    encoding_format the row asked for.
+    """
+    if record.get("error"):
+        return {"error": {name: record["error"][name] for name in ("message", "type", "param", "code")}}
+    if record["object"] == "list":
+        return _embedding_response(record)
+    choice = _chat_choice if record["object"] == "chat.completion" else _completion_choice
+    body = {name: record[name] for name in _HEAD}
+    body |= {"choices": [choice(found) for found in record["choices"]], "usage": record["usage"]}
+    labels = record.get("label_logprobs")
+    return body | ({"label_logprobs": labels} if labels is not None else {})
+
+
+def _chat_choice(choice: Mapping[str, Any]) -> Record:
+    message, logprobs = choice["message"], choice.get("logprobs")
+    beside = {name: message.get(name) for name in ("reasoning_content", "tool_calls")}
+    return {
+        "index": choice["index"],
+        "message": {name: message.get(name) for name in ("role", "content", "refusal")}
+        | {name: value for name, value in beside.items() if value is not None},
+        "finish_reason": choice["finish_reason"],
+        "logprobs": logprobs and {name: logprobs[name] for name in ("content", "refusal")},
+    }
+
+
+def _completion_choice(choice: Mapping[str, Any]) -> Record:
+    return {
+        "index": choice["index"],
+        "text": choice["text"],
+        "finish_reason": choice["finish_reason"],
+        "logprobs": choice.get("logprobs") and _completion_logprobs(choice["logprobs"]),
+    }
+
+
+def _completion_logprobs(logprobs: Mapping[str, Any]) -> Record:
+    found = {name: logprobs[name] for name in ("tokens", "token_logprobs", "text_offset")}
+    # Arrow gives a map as its pairs.
+    likeliest = [None if pairs is None else dict(pairs) for pairs in logprobs["top_logprobs"]]
+    return found | {"top_logprobs": likeliest}
+
+
+def _embedding_response(record: Mapping[str, Any]) -> Record:
+    data = record.get("data") or [{"index": 0, "embedding": record["embedding"]}]
+    usage = record["usage"]
+    return {
+        "object": "list",
+        "data": [
+            {"object": "embedding", "index": d["index"], "embedding": [float(v) for v in d["embedding"]]}
+            for d in data
+        ],
+        "model": record["model"],
+        "usage": {"prompt_tokens": usage["prompt_tokens"], "total_tokens": usage["total_tokens"]},
+    }
