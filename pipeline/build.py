@@ -18,6 +18,8 @@ from pipeline.engine.settings import fit, gpu_layers
 from pipeline.fingerprint import Fingerprint
 from pipeline.manifest import Manifest
 from pipeline.models import fetch_model
+from pipeline.repack import repacked
+from pipeline.requantiser import Requantiser
 from pipeline.responders import EmbeddingResponder, GenerativeResponder, Responder
 from pipeline.storage import Storage
 from pipeline.worker import Identity, Worker
@@ -29,8 +31,9 @@ def build_worker(job: JobConfig, fingerprint: Fingerprint, *, threads: int, on_g
     threads: CPUs that the worker may keep busy. Raises ModelError,
     ConfigError.
     """
-    path = fetch_model(job.model).path
-    identity = Identity(model_id(job, path), fingerprint.digest)
+    model = fetch_model(job.model)
+    path = model.path if on_gpu or not job.model.cpu_repack else repacked(model, Requantiser(threads)).path
+    identity = Identity(model_id(job, model.path), fingerprint.digest)
     file = LlamaFile(path, gpu_layers(job.engine, on_gpu=on_gpu))
     responder = _responder(job, file, identity, threads=threads, on_gpu=on_gpu)
     return Worker(job, identity, Manifest(Storage.at(job.output.path), fingerprint), responder)

@@ -21,11 +21,15 @@ class _Section(BaseModel):
 
 
 class ModelConfig(_Section):
-    """Where the GGUF is. `id` is the name that rows may use beside "local"."""
+    """Where the GGUF is. `id` is the name that rows may use beside "local".
+
+    cpu_repack: CPU slots use a copy as Q8_0, where llama.cpp's CPU kernels are slow for the file's types.
+    """
 
     path: str = Field(min_length=1)
     sha256: str | None = Field(None, pattern=r"^[0-9a-fA-F]{64}$")
     id: str | None = None
+    cpu_repack: bool = False
 
 
 class InputConfig(_Section):

@@ -27,7 +27,11 @@ class Fingerprint:
         shards = {p.shard.name: {"rows": p.rows, "size": p.shard.size, "digest": p.digest} for p in plans}
         return cls(
             {
-                "model": {"sha256": model_sha256, "id": config.model.id},
+                "model": {
+                    "sha256": model_sha256,
+                    "id": config.model.id,
+                    "cpu_repack": config.model.cpu_repack,
+                },
                 "request": config.request.model_dump(mode="json"),
                 "engine": _result_settings(config.engine),
                 "output": {"keep": list(config.output.keep)},

@@ -37,7 +37,7 @@ def fetch(url: str, target: Path, check: Callable[[Path], None]) -> None:
         _attempt(url, lambda: filesystem.get_file(path, str(part)))
         _check_size(part, state["size"], url)
         check(part)
-        _publish(part, target)
+        publish(part, target)
     finally:
         part.unlink(missing_ok=True)
     note.write_text(json.dumps(state))
@@ -110,7 +110,7 @@ def _check_size(part: Path, size: int | None, url: str) -> None:
         raise ModelError(f"model {shown(url)}: {got} bytes arrived of {size}: start the job again")
 
 
-def _publish(part: Path, target: Path) -> None:
+def publish(part: Path, target: Path) -> None:
     with part.open("rb") as file:
         os.fsync(file.fileno())
     part.replace(target)

@@ -118,11 +118,9 @@ class LlamaFile:
 
     def __init__(self, path: Path, gpu_layers: int = 0) -> None:
         """gpu_layers: layers on the GPU, -1 for all. Raises ModelError where llama.cpp can't load it."""
-        lib.llama_log_set(_keep_complaints, ctypes.c_void_p())
-        lib.llama_backend_init()
+        start_llama()
         params = lib.llama_model_default_params()
         params.n_gpu_layers = 999 if gpu_layers < 0 else gpu_layers
-        _complaints.clear()
         self.path = path
         self.handle = lib.llama_model_load_from_file(str(path).encode(), params)
         if not self.handle:
@@ -266,6 +264,13 @@ class LlamaGenerativeModel:
 
     def forget(self, sequence: int, start: int = 0) -> None:
         lib.llama_memory_seq_rm(self._memory, sequence, start, -1)
+
+
+def start_llama() -> None:
+    """Makes llama.cpp ready; what it logs from now on is kept for `last_complaints` and not shown."""
+    lib.llama_log_set(_keep_complaints, ctypes.c_void_p())
+    lib.llama_backend_init()
+    _complaints.clear()
 
 
 def last_complaints() -> str:
