@@ -9,18 +9,20 @@ import pyarrow as pa
 
 from pipeline.answers import Answers
 from pipeline.config import JobConfig
+from pipeline.embedding_responder import EmbeddingResponder
 from pipeline.engine.embedder import Embedder
 from pipeline.engine.engine import Engine
 from pipeline.engine.llama import LlamaFile, LlamaGenerativeModel
 from pipeline.engine.llama_embedding import LlamaEmbeddingModel, is_embedding_model
 from pipeline.engine.runner import Runner
-from pipeline.engine.settings import fit, gpu_layers
+from pipeline.engine.settings import EngineSettings, fit, gpu_layers
 from pipeline.fingerprint import Fingerprint
+from pipeline.generative_responder import GenerativeResponder
 from pipeline.manifest import Manifest
 from pipeline.models import fetch_model
 from pipeline.repack import repacked
 from pipeline.requantiser import Requantiser
-from pipeline.responders import EmbeddingResponder, GenerativeResponder, Responder
+from pipeline.responders import Responder
 from pipeline.storage import Storage
 from pipeline.worker import Identity, Worker
 
@@ -51,17 +53,45 @@ def _responder(
     if is_embedding_model(file.traits):
         model = LlamaEmbeddingModel(file, job.engine, threads=threads, on_gpu=on_gpu)
         answers = Answers(identity.model_id, identity.fingerprint, pa.schema([]), "embed")
-        return EmbeddingResponder(Embedder(model), answers, names=names, truncate=job.request.truncate)
+        reuse = job.engine.reuse_answers
+        return EmbeddingResponder(
+            Embedder(model), answers, names=names, truncate=job.request.truncate, reuse=reuse
+        )
     memory = _memory_share(threads)
     settings = fit(job.engine, file.traits, threads=threads, on_gpu=on_gpu, memory=memory)
-    generative = LlamaGenerativeModel(file, settings)
+    return _generative(job, LlamaGenerativeModel(file, settings), settings, identity, names)
+
+
+def _generative(
+    job: JobConfig,
+    model: LlamaGenerativeModel,
+    settings: EngineSettings,
+    identity: Identity,
+    names: frozenset[str],
+) -> GenerativeResponder:
+    engine = Engine(
+        model,
+        slots=settings.slots,
+        step_tokens=settings.ubatch,
+        samplers=settings.threads,
+        reproducible=settings.split,
+        share_prefixes=job.engine.share_prefixes,
+        skip_forced=job.engine.skip_forced,
+    )
+    vocabulary = model.vocabulary
+    template = vocabulary.chat_template
+    answers = Answers(
+        identity.model_id, identity.fingerprint, pa.schema([]), vocabulary=vocabulary, template=template
+    )
     return GenerativeResponder(
-        Runner(Engine(generative, slots=settings.slots, step_tokens=settings.ubatch)),
-        generative.vocabulary,
-        Answers(identity.model_id, identity.fingerprint, pa.schema([])),
+        Runner(engine),
+        vocabulary,
+        answers,
         names=names,
         context=settings.context,
         seconds=job.retry.row_deadline,
+        template=template,
+        reuse=job.engine.reuse_answers,
     )
 
 

@@ -1,0 +1,77 @@
+"""Equal rows are computed once: each key has one owner, and everybody else gets the owner's answer."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.ask import key_of
+from pipeline.reuse import Claims
+from pipeline.schema import parse_request
+
+CHAT = {"messages": [{"role": "user", "content": "hello"}]}
+
+
+def key(**fields: object) -> bytes | None:
+    return key_of(parse_request("/v1/chat/completions", CHAT | fields))
+
+
+@given(st.lists(st.integers(0, 5), max_size=30))
+def test_a_key_is_owned_once(keys):
+    claims: Claims[int] = Claims()
+    owned = []
+    for number in keys:
+        answer, mine = claims.claim(bytes([number]))
+        if mine:
+            owned.append(number)
+            answer.set_result(number)
+        assert answer.result() == number
+    assert sorted(owned) == sorted(set(keys))
+
+
+def test_rows_without_a_key_are_all_their_own():
+    claims: Claims[int] = Claims()
+    assert all(claims.claim(None)[1] for _ in range(3))
+
+
+def test_a_forgotten_key_is_owned_anew_and_so_is_one_long_unused():
+    claims: Claims[int] = Claims(kept=2)
+    assert [claims.claim(name)[1] for name in (b"a", b"b", b"a", b"c", b"a", b"b")] == [
+        True,
+        True,
+        False,
+        True,
+        False,
+        True,
+    ]
+    claims.forget(b"a")
+    assert claims.claim(b"a")[1]
+
+
+def test_many_threads_share_one_answer():
+    claims: Claims[int] = Claims()
+
+    def ask(number: int) -> tuple[int, bool]:
+        answer, mine = claims.claim(b"k")
+        if mine:
+            answer.set_result(number)
+        return answer.result(10), mine
+
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(ask, range(64)))
+    assert len({answer for answer, _ in found}) == 1
+    assert sum(mine for _, mine in found) == 1
+
+
+def test_requests_with_one_possible_answer_have_a_key():
+    assert key(temperature=0) is not None
+    assert key(temperature=1, seed=3) is not None
+    assert key(temperature=1) is None
+
+
+def test_a_key_is_the_same_whoever_asks_and_differs_with_what_is_asked():
+    assert key(temperature=0, user="a", metadata={"x": "1"}) == key(temperature=0)
+    asks = [{}, {"max_tokens": 3}, {"stop": "x"}, {"n": 2}, {"guided_choice": ["a", "b"]}, {"logprobs": True}]
+    assert len({key(temperature=0, **ask) for ask in asks}) == len(asks)
