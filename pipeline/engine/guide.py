@@ -1,0 +1,33 @@
+"""What the engine asks of a constraint on a row's text."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Guide(Protocol):
+    """What one row may still say, token by token."""
+
+    def mask(self, logits: NDArray[np.float32]) -> None:
+        """Sets to -inf what may not come next (end-of-generation tokens included, where the text
+        may not end here)."""
+
+    def accept(self, token: int) -> None:
+        """Takes the next token, one that `mask` allowed, or a forced one."""
+
+    def forced(self) -> list[int]:
+        """The tokens that must come next, none of them accepted yet; [] where there is a choice."""
+
+    @property
+    def done(self) -> bool:
+        """Nothing but the end may follow."""
+
+    @property
+    def complete(self) -> bool:
+        """What was accepted so far is a whole, valid answer."""
+
+    def copy(self) -> Guide:
+        """An independent guide in the same state."""
