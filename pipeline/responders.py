@@ -20,7 +20,7 @@ from pipeline.engine.sequence import Outcome
 from pipeline.engine.sequence import Sequence as Generating
 from pipeline.engine.text import TextStream
 from pipeline.errors import RowError
-from pipeline.prompts import Prompt, PromptBuilder, embedding_inputs
+from pipeline.prompts import PromptBuilder, embedding_inputs
 from pipeline.rows import Row
 from pipeline.schema import ChatRequest, CompletionRequest, EmbeddingRequest, GenerationFields, Request
 
@@ -98,7 +98,7 @@ class GenerativeResponder:
     def close(self) -> None:
         self._runner.close()
 
-    def _prepare(self, row: Row) -> Prompt | RowError:
+    def _prepare(self, row: Row) -> list[int] | RowError:
         try:
             request = _served(row.request, self._names)
             if isinstance(request, EmbeddingRequest):
@@ -110,18 +110,17 @@ class GenerativeResponder:
         except RowError as error:
             return error
 
-    def _sequence(self, row: Row, prompt: Prompt) -> NewSequence:
+    def _sequence(self, row: Row, prompt: list[int]) -> NewSequence:
         request = row.request
         assert isinstance(request, ChatRequest | CompletionRequest)
 
         def new(on_finish: Callable[[Outcome], None]) -> Generating:
             return Generating(
-                prompt=prompt.tokens,
+                prompt=prompt,
                 max_tokens=request.max_tokens,
                 params=_params(request, row.custom_id),
                 stream=TextStream(self._vocabulary.piece, tuple(request.stop)),
                 on_finish=on_finish,
-                prefix=prompt.prefix,
                 seconds=self._seconds,
             )
 
