@@ -1,4 +1,4 @@
-"""The chat template of a GGUF, in a sandbox."""
+"""The chat template of a model, in a sandbox."""
 
 from __future__ import annotations
 
@@ -7,43 +7,68 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NoReturn
 
-from jinja2 import TemplateError
+from jinja2 import Environment, TemplateError, nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pipeline.errors import RowError
 
 
+class _Generation(Extension):
+    """`{% generation %}` marks what an assistant wrote, for training: here its inside is just text."""
+
+    tags = {"generation"}  # noqa: RUF012
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def environment() -> Environment:
+    """Jinja with the names and filters of Hugging Face."""
+    found = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
+    )
+    found.filters["tojson"] = _to_json
+    found.globals.update(raise_exception=_raise, strftime_now=_now)
+    return found
+
+
 class ChatTemplate:
-    """Renders messages as the model's makers meant: the names and filters are those of Hugging Face."""
+    """Renders messages as the model's makers meant."""
 
     def __init__(self, source: str | None, bos_text: str, eos_text: str) -> None:
         """Raises RowError where the model has no template, or one that isn't Jinja."""
         if not source:
             raise RowError("invalid_request", "the model has no chat template: ask with prompt instead")
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-        )
-        environment.filters["tojson"] = _to_json
-        environment.globals.update(
-            raise_exception=_raise, strftime_now=_now, bos_token=bos_text, eos_token=eos_text
-        )
         try:
-            self._template = environment.from_string(source)
+            self._template = environment().from_string(
+                source, globals={"bos_token": bos_text, "eos_token": eos_text}
+            )
         except TemplateError as error:
             raise RowError("invalid_request", f"the model's chat template is not Jinja: {error}") from None
 
-    def render(self, messages: Sequence[dict[str, str]]) -> str:
+    def render(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] = ()) -> str:
         """The text up to where the assistant goes on. Raises RowError where the template refuses."""
         try:
-            return self._template.render(messages=messages, add_generation_prompt=True, tools=None)
+            return self._template.render(messages=messages, add_generation_prompt=True, tools=tools or None)
         except Exception as error:  # Jinja lets through whatever an expression raises
             reason = f"the model's chat template refused the messages: {error}"
             raise RowError("invalid_request", reason, "messages") from None
 
 
-def _to_json(value: Any, indent: int | None = None) -> str:
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
     """Jinja's own filter escapes for HTML."""
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
 
 
 def _raise(message: str) -> NoReturn:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 from pydantic_core import PydanticCustomError
 
 from pipeline.json_values import short
 
 MAX_STOPS = 16
 MAX_INPUTS = 2048
+MAX_CHOICES = 4096
+
+
+class Fields(BaseModel):
+    """A JSON object of a request. Each description completes the sentence "<field> must be ..."."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, populate_by_name=True
+    )
+    shape: ClassVar[str] = "an object"
+    """What such an object looks like, for messages."""
 
 
 def _whole(value: Any) -> Any:
@@ -23,26 +34,6 @@ def wrong(reason: str, at: str = "", code: str = "invalid_request") -> PydanticC
     return PydanticCustomError("wrong", "{reason}", {"reason": reason, "at": at, "code": code})
 
 
-def _join_parts(value: Any) -> Any:
-    """Content parts become one text, a line break between two, as llama-server joins them."""
-    if not isinstance(value, list):
-        return value
-    return "\n".join(_part_text(part, f"[{i}]") for i, part in enumerate(value))
-
-
-def _part_text(part: Any, at: str) -> str:
-    if not isinstance(part, dict) or not isinstance(part.get("type"), str):
-        raise wrong(f'must be {{"type": "text", "text": ...}}, not {short(part)}', at)
-    if part["type"] != "text":
-        reason = f"{part['type']!r} parts are not supported; supported: text"
-        raise wrong(reason, f"{at}.type", "unsupported_parameter")
-    if not isinstance(part.get("text"), str):
-        raise wrong(f"must be a string, not {short(part.get('text'))}", f"{at}.text")
-    if unknown := sorted(part.keys() - {"type", "text"}):
-        raise wrong("is not supported in a text part", f"{at}.{unknown[0]}", "unsupported_parameter")
-    return str(part["text"])
-
-
 def _check_stops(value: Any) -> Any:
     stops = [value] if isinstance(value, str) else value
     if not isinstance(stops, list) or len(stops) > MAX_STOPS:
@@ -52,6 +43,35 @@ def _check_stops(value: Any) -> Any:
             at = "" if isinstance(value, str) else f"[{i}]"
             raise wrong(f"must be a string that is not empty, not {short(stop)}", at)
     return tuple(stops)
+
+
+def _check_choices(value: Any) -> Any:
+    if not isinstance(value, list) or len(value) > MAX_CHOICES:
+        raise wrong(f"must be a list of at most {MAX_CHOICES} strings, not {short(value)}")
+    for i, choice in enumerate(value):
+        if not isinstance(choice, str) or not choice:
+            raise wrong(f"must be a string that is not empty, not {short(choice)}", f"[{i}]")
+    if len(set(value)) < len(value):
+        twice = next(i for i, choice in enumerate(value) if choice in value[:i])
+        raise wrong(f"is {short(value[twice])} once more", f"[{twice}]")
+    return tuple(value)
+
+
+def _check_bias(value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise wrong(f"must be a mapping of token ids to numbers from -100 to 100, not {short(value)}")
+    for token, bias in value.items():
+        if not (token.isascii() and token.isdecimal()):
+            raise wrong(f"has {short(token)}, which is no token id")
+        if isinstance(bias, bool) or not isinstance(bias, int | float) or not -100 <= bias <= 100:
+            raise wrong(f"must be a number from -100 to 100, not {short(bias)}", f".{token}")
+    return tuple(sorted((int(token), float(bias)) for token, bias in value.items()))
+
+
+def _check_breakers(value: Any) -> Any:
+    if not isinstance(value, list) or not all(isinstance(text, str) and text for text in value):
+        raise wrong(f"must be a list of strings that are not empty, not {short(value)}")
+    return tuple(value)
 
 
 def _check_tokens(value: list[Any], at: str = "") -> tuple[int, ...]:
@@ -91,11 +111,9 @@ Text = str | tuple[int, ...]
 """A text, or the ids of its tokens."""
 
 Integer = Annotated[int, BeforeValidator(_whole)]
-Role = Annotated[
-    Literal["system", "user", "assistant", "tool"],
-    BeforeValidator(lambda role: "system" if role == "developer" else role),
-]
-Content = Annotated[str, BeforeValidator(_join_parts)]
+Choices = Annotated[tuple[str, ...], BeforeValidator(_check_choices)]
+Bias = Annotated[tuple[tuple[int, float], ...], BeforeValidator(_check_bias)]
+Breakers = Annotated[tuple[str, ...], BeforeValidator(_check_breakers)]
 Stops = Annotated[tuple[str, ...], BeforeValidator(_check_stops)]
 Prompt = Annotated[Text, BeforeValidator(_check_prompt)]
 Input = Annotated[Text | list[Text], BeforeValidator(_check_input)]

@@ -38,20 +38,27 @@ def read_json(text: str | bytes, param: str | None) -> Any:
         raise RowError("invalid_request", f"{name} is not JSON: {error}", param) from None
 
 
-def plain(value: Any, param: str = "", depth: int = 0) -> Any:
+def plain(value: Any, param: str = "", depth: int = 0, *, keep_nulls: bool = False) -> Any:
     """A copy of `value` made of dict, list, str, int, float and bool only, its null fields left out.
 
-    Arrow gives every struct all of its fields, so a null field means an absent one, at any depth.
+    Arrow gives every struct all of its fields, so a null field means an absent one, at any depth;
+    keep_nulls: not so in a text of JSON.
     Raises RowError (invalid_request) for text that isn't Unicode, NaN, infinity, and deep nesting.
     """
     if depth > MAX_DEPTH:
         raise _invalid(param, f"is nested deeper than the {MAX_DEPTH} levels allowed")
     if isinstance(value, dict):
-        items = ((_text(key, param), item) for key, item in value.items() if item is not None)
-        return {key: plain(item, f"{param}.{key}" if param else key, depth + 1) for key, item in items}
+        items = ((_text(key, param), item) for key, item in value.items() if keep_nulls or item is not None)
+        return {
+            key: plain(item, f"{param}.{key}" if param else key, depth + 1, keep_nulls=keep_nulls)
+            for key, item in items
+        }
     if isinstance(value, list | tuple):
         # Lists of token ids are long, and need no look.
-        return [v if type(v) is int else plain(v, f"{param}[{i}]", depth + 1) for i, v in enumerate(value)]
+        return [
+            v if type(v) is int else plain(v, f"{param}[{i}]", depth + 1, keep_nulls=keep_nulls)
+            for i, v in enumerate(value)
+        ]
     if isinstance(value, str | bytes):
         return _text(value, param)
     return _number(value, param) if isinstance(value, float | Decimal) else value

@@ -3,101 +3,84 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from hashlib import blake2b
-from itertools import takewhile
+from typing import Any
 
 from pipeline.chat_template import ChatTemplate
 from pipeline.engine.model import Vocabulary
 from pipeline.errors import RowError
 from pipeline.fields import Text
-from pipeline.schema import ChatRequest, CompletionRequest, EmbeddingRequest, Message
+from pipeline.schema import ChatRequest, CompletionRequest, EmbeddingRequest
+from pipeline.tool_calls import form_of
 
-SHORTEST_PREFIX = 32
-_CACHED_PREFIXES = 64
-# They share no first letter, and no token that begins a text.
-_PROBES = ("a", "Zero", "7")
-
-Fields = tuple[tuple[str, str], ...]
-"""A message as pairs of field and text, which can be a key."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """tokens: at least one. prefix: how many of them any chat with the same system messages begins with.
-
-    It depends on nothing but the row, and is 0 where it would be too short to be worth sharing.
-    """
-
-    tokens: list[int]
-    prefix: int
+Turns = list[dict[str, Any]]
+"""Messages or tools, as a template gets them."""
 
 
 class PromptBuilder:
     """Prompts for one model. Safe for several threads."""
 
-    def __init__(self, vocabulary: Vocabulary, context: int | None = None) -> None:
-        """context: the most tokens of a row; a text that can't fit is refused before it is tokenised."""
+    def __init__(
+        self, vocabulary: Vocabulary, context: int | None = None, template: str | None = None
+    ) -> None:
+        """context: the most tokens of a row; a text that can't fit is refused before it is tokenised.
+        template: the chat template to use instead of the model's own."""
         self._vocabulary = vocabulary
         self._context = context
+        self._source = template if template is not None else vocabulary.chat_template
         # Control tokens by their texts; none of them may come out of a message.
         controls = sorted(filter(None, vocabulary.control_texts), key=len, reverse=True)
         self._controls = re.compile("|".join(map(re.escape, controls))) if controls else None
-        self._shared: Callable[[tuple[Fields, ...]], tuple[int, ...]]
-        self._shared = lru_cache(_CACHED_PREFIXES)(self._common_to_all)
 
-    def build(self, request: ChatRequest | CompletionRequest) -> Prompt:
-        """Raises RowError where the template refuses, a token id is unknown, or nothing is left to decode."""
+    def build(self, request: ChatRequest | CompletionRequest) -> list[int]:
+        """At least one token. Raises RowError where the template refuses, knows no tools though some are
+        offered, a token id is unknown, or nothing is left to decode."""
+        for token, _ in request.logit_bias:
+            _check_token(self._vocabulary, token, f"logit_bias.{token}")
         if isinstance(request, ChatRequest):
-            return self._chat([_fields(message) for message in request.messages])
+            return self._chat(request)
         tokens = _text_tokens(self._vocabulary, request.prompt, "prompt", self._context)
         if not tokens:
             raise RowError("invalid_request", "prompt has no tokens", "prompt")
-        return Prompt(tokens, 0)
+        return tokens
 
     @cached_property
     def _template(self) -> ChatTemplate:
-        vocabulary = self._vocabulary
-        return ChatTemplate(vocabulary.chat_template, vocabulary.bos_text, vocabulary.eos_text)
+        return ChatTemplate(self._source, self._vocabulary.bos_text, self._vocabulary.eos_text)
 
-    def _chat(self, messages: Sequence[Fields]) -> Prompt:
-        size = sum(len(text.encode()) for message in messages for _, text in message)
+    def _chat(self, request: ChatRequest) -> list[int]:
+        size = sum(len((message.content or "").encode()) for message in request.messages)
         _check_size(self._vocabulary, size, "messages", self._context)
-        tokens = self._tokens(messages)
+        if request.offered and self._source and not form_of(self._source):
+            raise RowError("unsupported_parameter", "the model's chat template knows no tools", "tools")
+        messages = [message.for_template() for message in request.messages]
+        tokens = self._tokens(messages, [tool.for_template() for tool in request.offered])
         if not tokens:
             raise RowError("invalid_request", "messages have no tokens", "messages")
-        system = tuple(takewhile(lambda message: ("role", "system") in message, messages))
-        prefix = _common(tokens, self._shared(system))
-        return Prompt(tokens, prefix if prefix >= SHORTEST_PREFIX else 0)
+        return tokens
 
-    def _common_to_all(self, system: tuple[Fields, ...]) -> tuple[int, ...]:
-        """The tokens with which every chat begins that has these system messages, whatever follows them."""
-        try:
-            probes = [self._tokens([*system, (("role", "user"), ("content", text))]) for text in _PROBES]
-        except RowError:
-            return ()
-        length = min(_common(probes[0], probe) for probe in probes)
-        return tuple(probes[0][:length])
-
-    def _tokens(self, messages: Sequence[Fields]) -> list[int]:
+    def _tokens(self, messages: Turns, tools: Turns) -> list[int]:
         """As llama-server tokenises, but for the control tokens' texts in messages, which stay letters."""
-        if self._controls and any(self._controls.search(text) for m in messages for _, text in m):
-            return self._guarded(messages, self._controls)
-        return self._tokenize(self._template.render(list(map(dict, messages))))
+        if self._controls and any(self._controls.search(text) for text in _texts([messages, tools])):
+            return self._guarded(messages, tools, self._controls)
+        return self._tokenize(self._template.render(messages, tools))
 
-    def _guarded(self, messages: Sequence[Fields], controls: re.Pattern[str]) -> list[int]:
+    def _guarded(self, messages: Turns, tools: Turns, controls: re.Pattern[str]) -> list[int]:
         found: list[str] = []
         # No text holds its own hash.
-        nonce = f"x{blake2b(repr(messages).encode(), digest_size=12).hexdigest()}x"
+        nonce = f"x{blake2b(repr((messages, tools)).encode(), digest_size=12).hexdigest()}x"
 
-        def hide(match: re.Match[str]) -> str:
+        def hide(text: str) -> str:
+            return controls.sub(note, text)
+
+        def note(match: re.Match[str]) -> str:
             found.append(match[0])
             return f"{nonce}{len(found) - 1}x"
 
-        hidden = [{name: controls.sub(hide, text) for name, text in message} for message in messages]
-        first, *rest = re.split(f"{nonce}([0-9]+)x", self._template.render(hidden))
+        rendered = self._template.render(_mapped(messages, hide), _mapped(tools, hide))
+        first, *rest = re.split(f"{nonce}([0-9]+)x", rendered)
         tokens = self._tokenize(first)
         for number, after in zip(rest[::2], rest[1::2], strict=True):
             tokens += self._vocabulary.tokenize(found[int(number)], add_special=False, parse_special=False)
@@ -135,10 +118,14 @@ def _text_tokens(vocabulary: Vocabulary, text: Text, param: str, context: int | 
         _check_size(vocabulary, sum(len(word.encode()) for word in text.split()), param, context)
         return vocabulary.tokenize(text, add_special=True, parse_special=False)
     for i, token in enumerate(text):
-        if not 0 <= token < vocabulary.size:
-            reason = f"{param}[{i}] must be a token id from 0 to {vocabulary.size - 1}, not {token}"
-            raise RowError("invalid_request", reason, f"{param}[{i}]")
+        _check_token(vocabulary, token, f"{param}[{i}]")
     return list(text)
+
+
+def _check_token(vocabulary: Vocabulary, token: int, param: str) -> None:
+    if not 0 <= token < vocabulary.size:
+        reason = f"{param} must be a token id from 0 to {vocabulary.size - 1}, not {token}"
+        raise RowError("invalid_request", reason, param)
 
 
 def _check_size(vocabulary: Vocabulary, size: int, param: str, context: int | None) -> None:
@@ -150,11 +137,22 @@ def _check_size(vocabulary: Vocabulary, size: int, param: str, context: int | No
         raise RowError("context_length_exceeded", reason, param)
 
 
-def _fields(message: Message) -> Fields:
-    return tuple((name, text) for name, text in message if text is not None)
+def _texts(value: Any) -> Iterator[str]:
+    """Every string in `value`, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from value
+        yield from _texts(list(value.values()))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
 
 
-def _common(tokens: Sequence[int], others: Sequence[int]) -> int:
-    """How many tokens both begin with."""
-    pairs = zip(tokens, others, strict=False)
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+def _mapped(value: Any, change: Callable[[str], str]) -> Any:
+    """`value` with every string changed, keys included."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {change(key): _mapped(item, change) for key, item in value.items()}
+    return [_mapped(item, change) for item in value] if isinstance(value, list) else value

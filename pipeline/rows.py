@@ -21,7 +21,15 @@ LINES = ("line",)
 _NAMES = ("custom_id", "id")
 _BATCH = ("method", "url", "body")
 # In a Parquet column, these may be a string of JSON.
-_STRUCTURED = ("messages", "metadata", "logit_bias", "response_format", "tools")
+_STRUCTURED = (
+    "messages",
+    "metadata",
+    "logit_bias",
+    "response_format",
+    "tools",
+    "guided_choice",
+    "dry_sequence_breakers",
+)
 
 Record = Mapping[str, Any]
 
@@ -196,7 +204,7 @@ def _dry_run(section: str, endpoint: Endpoint, fields: Record) -> None:
     sample = [{"role": "user", "content": "?"}] if endpoint == "/v1/chat/completions" else "?"
     given = {name: value for name, value in fields.items() if value is not None}
     try:
-        parse_request(endpoint, {CONTENT[endpoint]: sample} | given)
+        parse_request(endpoint, {CONTENT[endpoint]: sample} | given, whole=False)
     except RowError as error:
         raise ConfigError(f"{section}.{error.param}: {error.message}") from None
 
@@ -219,10 +227,15 @@ def _path(url: Any) -> str:
 
 
 def _structured(body: Record) -> dict[str, Any]:
-    return {
-        name: read_json(value, name) if name in _STRUCTURED and isinstance(value, str | bytes) else value
-        for name, value in body.items()
-    }
+    return {name: read_json(value, name) if _is_json(name, value) else value for name, value in body.items()}
+
+
+def _is_json(name: str, value: Any) -> bool:
+    if not isinstance(value, str | bytes):
+        return False
+    # "auto" is a string by itself, and no JSON.
+    is_object = value[:1] in ("{", b"{")
+    return name in _STRUCTURED or (name == "tool_choice" and is_object)
 
 
 def _values(column: pa.ChunkedArray, name: str) -> list[Any]:

@@ -2,65 +2,139 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import BeforeValidator, Field, ValidationError
 
 from pipeline.config import Endpoint
 from pipeline.errors import RowError
-from pipeline.fields import Content, Input, Integer, Prompt, Role, Stops, Text
-from pipeline.json_values import plain, short
+from pipeline.fields import Choices, Fields, Input, Integer, Prompt, Text
+from pipeline.json_values import plain
+from pipeline.messages import Message
+from pipeline.refusals import row_error
+from pipeline.response_format import Format, ResponseFormat
+from pipeline.sampling_fields import SamplingFields
+from pipeline.tools import Choice, Tool, ToolChoice, Tools
+from pipeline.unserved import UNSERVED, refuse_unserved
 
 
-class _Fields(BaseModel):
-    """Each description completes the sentence "<field> must be ..."."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class Message(_Fields):
-    """One message of a chat. `developer` is today's name of `system`; content parts come joined."""
-
-    role: Role = Field(description="one of system, developer, user, assistant, tool")
-    content: Content = Field(description="a string or a list of text parts")
-    name: str | None = Field(None, description="a string")
-    tool_call_id: str | None = Field(None, description="a string")
-
-
-class _AnyRequest(_Fields):
+class _AnyRequest(Fields):
     model: str = Field("local", description='a string: "local" or the id of the model that the job serves')
     user: str | None = Field(None, description="a string")
 
 
-class GenerationFields(_AnyRequest):
+class GenerationFields(_AnyRequest, SamplingFields):
     """What a chat and a completion have in common."""
 
-    max_tokens: Integer = Field(256, ge=1, description="an integer from 1 to the model's context limit")
-    temperature: float = Field(0.8, ge=0, le=2, description="a number from 0 to 2")
-    top_p: float = Field(0.95, ge=0, le=1, description="a number from 0 to 1")
-    top_k: Integer = Field(40, ge=0, description="an integer from 0 (all tokens) up")
-    min_p: float = Field(0.05, ge=0, le=1, description="a number from 0 to 1")
-    # Beyond these bounds float32 logits overflow, and no token is left to draw.
-    repeat_penalty: float = Field(1.1, ge=0.1, le=10, description="a number from 0.1 to 10")
-    presence_penalty: float = Field(0.0, ge=-2, le=2, description="a number from -2 to 2")
-    frequency_penalty: float = Field(0.0, ge=-2, le=2, description="a number from -2 to 2")
-    stop: Stops = ()
-    seed: Integer | None = Field(None, ge=-(2**63), lt=2**63, description="an integer of 64 bits")
+    n: Integer = Field(1, ge=1, le=128, description="an integer from 1 to 128")
+    response_format: Format = Field(None, description=ResponseFormat.shape)
+    guided_choice: Choices = ()
+    guided_regex: str | None = Field(None, description="a string")
+    grammar: str | None = Field(None, description="a string")
+    label_logprobs: bool = Field(False, description="true or false")
     metadata: dict[str, Any] | None = Field(None, description="a mapping of names to values")
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels whose probabilities are asked for, in the request's order; () without label_logprobs."""
+        return self.choices if self.label_logprobs else ()
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The strings among which the answer is; () where it isn't one of a few strings."""
+        if self.guided_choice or not self.response_format:
+            return self.guided_choice
+        return self.response_format.strings
+
+    @property
+    def choice_texts(self) -> tuple[str, ...]:
+        """What the model writes for each of `choices`: a JSON string where a schema asks for one."""
+        return self.guided_choice or tuple(json.dumps(text, ensure_ascii=False) for text in self.choices)
+
+    @property
+    def top(self) -> int | None:
+        """How many of the likeliest tokens to report at each place; None: no log-probabilities."""
+        raise NotImplementedError
+
+    @property
+    def constraints(self) -> list[str]:
+        """The fields that say which texts may be answered."""
+        asked = [name for name in ("guided_choice", "guided_regex", "grammar") if getattr(self, name)]
+        return ["response_format", *asked] if self.response_format else asked
+
+    def refuse_conflicts(self) -> None:
+        """Raises RowError where two fields contradict each other, or one needs another that is absent."""
+        asked = self.constraints
+        if len(asked) > 1:
+            raise _conflict(asked[1], f"can't be combined with {asked[0]}: an answer has one constraint")
+        if self.min_tokens > self.max_tokens:
+            raise _conflict("min_tokens", f"must be at most max_tokens, which is {self.max_tokens}")
+        for name in ("ignore_eos", "min_tokens"):
+            if asked and getattr(self, name):
+                raise _conflict(name, f"can't be combined with {asked[0]}, which decides where it ends")
+        if self.label_logprobs and not self.choices:
+            needed = "guided_choice, or a response_format whose schema is an enum of strings"
+            raise _conflict("label_logprobs", f"needs {needed}")
 
 
 class ChatRequest(GenerationFields):
     """`POST /v1/chat/completions`."""
 
     messages: list[Message] = Field(min_length=1, description="a list of at least one message")
+    logprobs: bool = Field(False, description="true or false")
+    top_logprobs: Integer = Field(0, ge=0, le=20, description="an integer from 0 to 20")
+    tools: Tools = Field([], description="a list of at most 128 tools")
+    tool_choice: Choice = ToolChoice()
+    parallel_tool_calls: bool | None = Field(None, description="true or false")
+
+    @property
+    def top(self) -> int | None:
+        return self.top_logprobs if self.logprobs else None
+
+    @property
+    def offered(self) -> list[Tool]:
+        """The tools that the model hears of."""
+        return [] if self.tool_choice.mode == "none" else self.tools
+
+    def refuse_conflicts(self) -> None:
+        super().refuse_conflicts()
+        names = [tool.function.name for tool in self.tools]
+        for i, name in enumerate(names):
+            if name in names[:i]:
+                raise _conflict(f"tools[{i}].function.name", f"is {name} once more")
+        if self.top_logprobs and not self.logprobs:
+            raise _conflict("top_logprobs", "needs logprobs: true")
+        if self.tool_choice.mode == "required":
+            self._refuse_bad_choice(names)
+        if self.offered and self.constraints and self.constraints != ["response_format"]:
+            raise _conflict(self.constraints[0], "can't be combined with tools")
+
+    def _refuse_bad_choice(self, names: list[str]) -> None:
+        if not names:
+            raise _conflict("tool_choice", "needs tools")
+        if self.tool_choice.name and self.tool_choice.name not in names:
+            known = ", ".join(names)
+            raise _conflict(
+                "tool_choice.function.name", f"must be one of {known}, not {self.tool_choice.name}"
+            )
+        for name in (*self.constraints, *(n for n in ("ignore_eos", "min_tokens") if getattr(self, n))):
+            raise _conflict(name, "can't be combined with a tool_choice that requires a call")
 
 
 class CompletionRequest(GenerationFields):
     """`POST /v1/completions`. Its prompt is one text, or one text's token ids."""
 
     prompt: Prompt
+    logprobs: Annotated[Integer | None, BeforeValidator(lambda value: None if value is False else value)] = (
+        Field(None, ge=0, le=5, description="an integer from 0 to 5")
+    )
+    echo: bool = Field(False, description="true or false")
+
+    @property
+    def top(self) -> int | None:
+        return self.logprobs
 
 
 class EmbeddingRequest(_AnyRequest):
@@ -97,32 +171,6 @@ CONTENT: Mapping[Endpoint, str] = {
 }
 """The field that an endpoint can't do without."""
 
-# OpenAI's fields that are not served, each with the values that ask for nothing.
-_UNSERVED: Mapping[str, tuple[Any, ...]] = {
-    "audio": (),
-    "best_of": (1,),
-    "echo": (False,),
-    "function_call": ("none",),
-    "functions": ([],),
-    "logit_bias": ({},),
-    "logprobs": (False,),
-    "modalities": (["text"],),
-    "n": (1,),
-    "parallel_tool_calls": (True,),
-    "prediction": (),
-    "reasoning_effort": (),
-    "response_format": ({"type": "text"},),
-    "service_tier": ("auto", "default"),
-    "store": (False,),
-    "stream": (False,),
-    "stream_options": (),
-    "suffix": ("",),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
-    "top_logprobs": (0,),
-    "verbosity": (),
-    "web_search_options": (),
-}
 OTHER_NAMES: Mapping[str, str] = {"max_completion_tokens": "max_tokens"}
 """Fields with two names, the older one last."""
 
@@ -134,72 +182,33 @@ def fields_of(endpoint: Endpoint) -> frozenset[str]:
 
 
 SERVED_FIELDS: frozenset[str] = frozenset().union(*map(fields_of, REQUESTS))
-KNOWN_FIELDS: frozenset[str] = SERVED_FIELDS | frozenset(_UNSERVED)
+KNOWN_FIELDS: frozenset[str] = SERVED_FIELDS | frozenset(UNSERVED)
 """Every name by which a column means a request field: the served ones, and those refused by name."""
 
 
-def parse_request(endpoint: Endpoint, body: Mapping[str, Any]) -> Request:
+def parse_request(endpoint: Endpoint, body: Mapping[str, Any], *, whole: bool = True) -> Request:
     """The request that `body` makes to `endpoint`. A null counts as absent, at any depth.
 
+    whole: false for a part of a request, whose fields may need others that aren't there.
     Raises RowError (invalid_request, unsupported_parameter); its param is the path of what is wrong
     ("messages[0].role"), its message says what was wrong and what is allowed.
     """
     fields = plain(dict(body))
-    _refuse_unserved(endpoint, fields)
+    served = fields_of(endpoint)
+    refuse_unserved(endpoint, fields, served)
     for other, name in OTHER_NAMES.items():
         if other in fields and fields.get(name, fields[other]) != fields[other]:
             raise RowError("invalid_request", f"{name} and {other} are the same field, but differ", other)
     renamed = {name: other for other, name in OTHER_NAMES.items() if other in fields}
+    model = REQUESTS[endpoint]
     try:
-        served = {OTHER_NAMES.get(k, k): v for k, v in fields.items() if k not in _UNSERVED}
-        return REQUESTS[endpoint].model_validate(served)
+        request = model.model_validate({OTHER_NAMES.get(k, k): v for k, v in fields.items() if k in served})
     except ValidationError as error:
-        raise _row_error(error.errors(include_url=False)[0], renamed) from None
+        raise row_error(model, error.errors(include_url=False)[0], renamed) from None
+    if whole and not isinstance(request, EmbeddingRequest):
+        request.refuse_conflicts()
+    return request
 
 
-def _refuse_unserved(endpoint: Endpoint, fields: Mapping[str, Any]) -> None:
-    served = fields_of(endpoint)
-    for name in sorted(fields.keys() - served):
-        if any(_same(fields[name], harmless) for harmless in _UNSERVED.get(name, ())):
-            continue
-        raise RowError("unsupported_parameter", _refusal(endpoint, name, served), name)
-
-
-def _refusal(endpoint: Endpoint, name: str, served: frozenset[str]) -> str:
-    if name == "stream":
-        return "a batch row can't stream: stream must be false or absent"
-    if name in _UNSERVED:
-        return f"{name} is not supported yet; supported for {endpoint}: {', '.join(sorted(served))}"
-    return f"{name} is not a field of {endpoint}; supported: {', '.join(sorted(served))}"
-
-
-def _same(value: Any, other: Any) -> bool:
-    return bool(value == other) and isinstance(value, bool) == isinstance(other, bool)
-
-
-def _row_error(error: ErrorDetails, renamed: Mapping[str, str]) -> RowError:
-    context = error.get("ctx", {}) if error["type"] == "wrong" else {}
-    loc = (renamed.get(str(error["loc"][0]), error["loc"][0]), *error["loc"][1:])
-    param = _path(loc) + context.get("at", "")
-    if error["type"] == "missing":
-        return RowError("invalid_request", f"{param} is required", param)
-    if error["type"] == "extra_forbidden":
-        supported = ", ".join(Message.model_fields)
-        return RowError("unsupported_parameter", f"{param} is not supported; supported: {supported}", param)
-    reason = context.get("reason") or f"must be {_allowed(error['loc'])}, not {short(error['input'])}"
-    return RowError(context.get("code", "invalid_request"), f"{param} {reason}", param)
-
-
-def _path(loc: tuple[int | str, ...]) -> str:
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
-    return path.removeprefix(".")
-
-
-def _allowed(loc: tuple[int | str, ...]) -> str:
-    if len(loc) == 2 and loc[0] == "messages":
-        return 'a message such as {"role": "user", "content": "..."}'
-    for model in (Message, *REQUESTS.values()):
-        field = model.model_fields.get(str(loc[-1]))
-        if field and field.description:
-            return field.description
-    return "of another type"
+def _conflict(param: str, reason: str) -> RowError:
+    return RowError("invalid_request", f"{param} {reason}", param)

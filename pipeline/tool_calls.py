@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 
 from jinja2 import TemplateError, nodes
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from pipeline.chat_template import environment
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +36,14 @@ GRANITE = ToolForm("granite", "<|tool_call|>", is_list=True, separator=",")
 GENERIC = ToolForm("generic")
 """The form of a template that hands on tools, but in none of the ways above."""
 
-# What a template holds, and what it doesn't hold where the mark stands for another form.
-_MARKS: tuple[tuple[ToolForm, tuple[str, ...], tuple[str, ...]], ...] = (
-    (HERMES, ("<tool_call>",), ("<function=", "<arg_key>")),
-    (MISTRAL, ("[TOOL_CALLS]",), ("[ARGS]",)),
-    (GRANITE, ("<|tool_call|>",), ()),
-    (LLAMA, ('"parameters"', "<|eot_id|>"), ()),
+# The quotes and braces between are the template's own, where it writes the lines one by one.
+_OBJECT = r"(?:\s|\\n|[\"'{}-])*\{\\?[\"']name"
+# What only a template of that form holds.
+_MARKS: tuple[tuple[ToolForm, re.Pattern[str]], ...] = (
+    (HERMES, re.compile(f"<tool_call>{_OBJECT}")),
+    (MISTRAL, re.compile(r"\[TOOL_CALLS\] ?\[")),
+    (GRANITE, re.compile(r"<\|tool_call\|> followed by a JSON list")),
+    (LLAMA, re.compile(r"\{\"name\": function name, \"parameters\": ")),
 )
 
 
@@ -48,16 +52,12 @@ def form_of(template: str | None) -> ToolForm | None:
     """The form in which a model with this chat template calls tools; None where it knows no tools."""
     if not template or not _knows_tools(template):
         return None
-    for form, marks, others in _MARKS:
-        if all(mark in template for mark in marks) and not any(other in template for other in others):
-            return form
-    return GENERIC
+    return next((form for form, mark in _MARKS if mark.search(template)), GENERIC)
 
 
 def _knows_tools(template: str) -> bool:
-    environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"])
     try:
-        names = environment.parse(template).find_all(nodes.Name)
+        names = environment().parse(template).find_all(nodes.Name)
         return any(name.name == "tools" and name.ctx == "load" for name in names)
     except TemplateError:
         return False
