@@ -28,9 +28,9 @@ from pipeline.engine.engine import Engine
 from pipeline.engine.fake import FakeModel
 from pipeline.engine.runner import Runner
 from pipeline.fingerprint import Fingerprint
+from pipeline.generative_responder import GenerativeResponder
 from pipeline.manifest import Manifest
 from pipeline.models import LocalModel
-from pipeline.responders import GenerativeResponder
 from pipeline.storage import Storage
 from pipeline.worker import Identity, Worker
 

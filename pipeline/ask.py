@@ -1,9 +1,9 @@
-"""What one row asks of the engine: a sequence for each of its choices, and one for each fork of its labels."""
+"""What one row asks of the engine: a sequence for each choice, and one for each fork of its labels."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from hashlib import blake2b
 
@@ -17,6 +17,9 @@ from pipeline.engine.text import TextStream
 from pipeline.errors import RowError
 from pipeline.labels import LabelTree, Tokens
 from pipeline.schema import CompletionRequest, GenerationFields
+
+# What a request says of its sampling, by the names that the engine knows.
+_SAMPLING = {field.name for field in fields(SamplingParams)} - {"seed", "end_tokens"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,4 +114,5 @@ def key_of(request: GenerationFields) -> bytes | None:
 
 
 def _params(request: GenerationFields, seed: int, vocabulary: Vocabulary) -> SamplingParams:
-    return SamplingParams(seed=seed, end_tokens=vocabulary.end_tokens, **request.sampling)
+    asked = {name: getattr(request, name) for name in _SAMPLING}
+    return SamplingParams(**asked | {"seed": seed, "end_tokens": vocabulary.end_tokens})

@@ -35,7 +35,7 @@ class _Job:
 
 
 class GenerativeResponder:
-    """Equal rows with one possible answer are computed once; rows that begin alike run one after the other."""
+    """Equal rows with one possible answer are computed once, rows that begin alike one after the other."""
 
     kind: Literal["generate", "embed"] = "generate"
 
@@ -56,7 +56,7 @@ class GenerativeResponder:
         self._runner = runner
         self._vocabulary = vocabulary
         self._prompts = PromptBuilder(vocabulary, context, template)
-        self._guides = Guides(vocabulary)
+        self._guides = Guides(vocabulary, template)
         self._answers = answers
         self._names = names
         self._seconds = seconds
@@ -125,7 +125,7 @@ class GenerativeResponder:
                 "the model generates text and gives no embeddings: use an embedding model",
             )
         tokens = self._prompts.build(request)
-        constraint = constraint_of(request, self._prompts.tool_form)
+        constraint = constraint_of(request)
         guide = self._guides.guide(constraint) if constraint else None
         return Ask(row.custom_id, request, tokens, guide, self._labels(request))
 
@@ -136,7 +136,8 @@ class GenerativeResponder:
         def tokenize(text: str) -> list[int]:
             return self._vocabulary.tokenize(text, add_special=False, parse_special=False)
 
-        return LabelTree(request.labels, tokenize, self._vocabulary.end_tokens)
+        texts = dict(zip(request.choices, request.choice_texts, strict=True))
+        return LabelTree(texts, tokenize, self._vocabulary.end_tokens)
 
     def _record(self, job: _Job, attempts: int) -> Record:
         row, result = job.row, job.result.result()

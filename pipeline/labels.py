@@ -46,7 +46,7 @@ class LabelTree:
         return dict(zip(self.labels, totals, strict=True))
 
     def _forks(self, tokens: Sequence[Tokens]) -> Iterator[Fork]:
-        pending = [((), tuple(range(len(tokens))))] if len(tokens) > 1 else []
+        pending: list[tuple[Tokens, Tokens]] = [((), tuple(range(len(tokens))))] if len(tokens) > 1 else []
         while pending:
             path, labels = pending.pop()
             branches: dict[Tokens, Tokens] = {}

@@ -211,7 +211,11 @@ class Engine:
         before = len(row.tokens)
         if logprob:
             row.found_logprobs.append(logprob)
-        reason = row.push(token, ends=self._model.vocabulary.is_eog(token))
+        try:
+            reason = row.push(token, ends=self._model.vocabulary.is_eog(token))
+        except RowError as error:
+            self._leave(row, error)
+            return
         self.counters.completion_tokens += len(row.tokens) - before
         if reason:
             self._finish(row, reason)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 class Guide(Protocol):
-    """What one row may still say, token by token."""
+    """What one row may still say, token by token. RowError is raised where it can't be followed further."""
 
     def mask(self, logits: NDArray[np.float32]) -> None:
         """Sets to -inf what may not come next (end-of-generation tokens included, where the text may not

@@ -146,9 +146,9 @@ class Sequence:
         It touches nothing but this row, so that many rows may sample at once.
         """
         raw = None if self.logprobs is None else logits.copy()
-        if self._guide:
-            self._guide.mask(logits)
         try:
+            if self._guide:
+                self._guide.mask(logits)
             token = self.sampler.sample(logits)
         except RowError as error:
             return error
@@ -158,7 +158,7 @@ class Sequence:
 
     def push(self, token: int, *, ends: bool) -> FinishReason | None:
         """Takes a sampled token and what it forces; why the row is finished, if it is. ends: it is an
-        end-of-generation token."""
+        end-of-generation token. Raises RowError where the guide can't be followed any further."""
         return self._take(token, ends=ends) or self._force()
 
     def finish(self, reason: FinishReason) -> Generation:

@@ -74,7 +74,7 @@ def fit(
         flash_attention=config.flash_attention,
         kv_type=config.kv_type,
         split=reproducible,
-        outputs=min(batch, sequences + _EXTRA_OUTPUTS),
+        outputs=max(sequences, min(batch, sequences + _EXTRA_OUTPUTS)),
     )
 
 
