@@ -46,8 +46,13 @@ class FakeVocabulary:
     def piece(self, token: int) -> bytes:
         return bytes([token]) if token < 256 else b""
 
+    end_tokens = (EOS, IM_END)
+
     def is_eog(self, token: int) -> bool:
-        return token in (EOS, IM_END)
+        return token in self.end_tokens
+
+    def is_control(self, token: int) -> bool:
+        return token >= 256
 
 
 @dataclass(slots=True)

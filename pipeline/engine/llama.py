@@ -81,6 +81,13 @@ class LlamaVocabulary:
     def is_eog(self, token: int) -> bool:
         return bool(lib.llama_vocab_is_eog(self._vocab, token))
 
+    @cached_property
+    def end_tokens(self) -> tuple[int, ...]:
+        return tuple(filter(self.is_eog, range(self.size)))
+
+    def is_control(self, token: int) -> bool:
+        return bool(lib.llama_vocab_get_attr(self._vocab, token) & lib.LLAMA_TOKEN_ATTR_CONTROL)
+
     def _read_piece(self, token: int) -> bytes:
         room = 64
         while True:

@@ -50,6 +50,13 @@ class Vocabulary(Protocol):
     def is_eog(self, token: int) -> bool:
         """Whether `token` ends a generation."""
 
+    @property
+    def end_tokens(self) -> tuple[int, ...]:
+        """All tokens that end a generation, ascending."""
+
+    def is_control(self, token: int) -> bool:
+        """Whether `token` is a control token, which stands for no text."""
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
