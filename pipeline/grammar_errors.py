@@ -13,6 +13,7 @@ from pipeline.errors import RowError
 _LINE = 400
 # What llguidance says, and the keyword at which it said so; its group is what the keyword says.
 _UNSERVED = re.compile(r"Unimplemented keys: \[(.*)\]")
+_SYNTAX = re.compile(r"regex parse error:(?s:.*)\nerror: (.+)")
 _KEYWORDS: Mapping[str, re.Pattern[str]] = {
     "format": re.compile(r"Unknown format: (.+)"),
     "type": re.compile(r"Invalid type: (.+)"),
@@ -35,7 +36,8 @@ def grammar_error(constraint: Constraint, message: str) -> RowError:
         for root, schema in _roots(constraint):
             if found := _schema_error(root, schema, message):
                 return found
-    reason = message.partition("\n<state>")[0][:_LINE]
+    syntax = _SYNTAX.search(message)
+    reason = syntax[1] if syntax else message.partition("\n<state>")[0][:_LINE]
     return RowError("invalid_request", f"{constraint.param} can't be compiled: {reason}", constraint.param)
 
 
@@ -62,8 +64,9 @@ def _schema_error(root: str, schema: dict[str, Any], message: str) -> RowError |
         for path, sub in _subschemas(root, schema):
             if keyword in sub and _says(sub[keyword], found[1]):
                 code = "unsupported_parameter" if keyword in ("format", "pattern") else "invalid_request"
-                reason = message.partition("\nerror: ")[2] or message
-                return RowError(code, f"{path}.{keyword}: {reason[:_LINE]}", f"{path}.{keyword}")
+                syntax = _SYNTAX.search(message)
+                reason = (syntax[1] if syntax else message)[:_LINE]
+                return RowError(code, f"{path}.{keyword}: {reason}", f"{path}.{keyword}")
     return None
 
 

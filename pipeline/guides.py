@@ -21,6 +21,7 @@ from pipeline.tool_calls import form_of
 
 CACHED = 256
 _FIRST_LINE = 300
+_LIMITS = LLParserLimits(verbose_errors=False)
 
 
 class MatcherGuide:
@@ -75,9 +76,7 @@ class MatcherGuide:
 
     def _failure(self) -> RowError:
         reason = self._matcher.get_error().partition("\n")[0][:_FIRST_LINE]
-        return RowError(
-            "invalid_request", f"{self._param} can't be followed any further: {reason}", self._param
-        )
+        return RowError("invalid_request", f"{self._param} can't be followed: {reason}", self._param)
 
 
 class Guides:
@@ -108,11 +107,10 @@ class Guides:
             grammar = grammar_of(constraint, form_of(self._template), self._literal)
         except RowError as error:
             return error
-        is_error, messages = LLMatcher.validate_grammar_with_warnings(grammar, self._tokenizer)
+        _, messages = LLMatcher.validate_grammar_with_warnings(grammar, self._tokenizer)
         if messages:
             return grammar_error(constraint, messages[0])
-        limits = LLParserLimits(verbose_errors=False)
-        matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
+        matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=_LIMITS)
         if matcher.is_error():
             return grammar_error(constraint, matcher.get_error())
         return MatcherGuide(matcher, self._ends, self._vocabulary.size, constraint.param)
