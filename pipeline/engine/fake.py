@@ -50,11 +50,11 @@ class FakeVocabulary:
 
     end_tokens = (EOS, IM_END)
 
+    def is_eog(self, token: int) -> bool:
+        return token in self.end_tokens
+
     def is_control(self, token: int) -> bool:
         return token >= 256
-
-    def is_eog(self, token: int) -> bool:
-        return token in (EOS, IM_END)
 
     def dry_penalty(self, prompt: Sequence[int], **settings: Any) -> LogitEdit:
         raise RowError("unsupported_parameter", "the fake model has no dry sampler", "dry_multiplier")

@@ -1,0 +1,154 @@
+"""Constraints as llguidance's grammars, bounded so that none of them breaks the process."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from llguidance import LLMatcher
+from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
+
+from pipeline.constraints import Constraint
+from pipeline.errors import RowError
+from pipeline.tool_calls import GENERIC, ToolForm
+
+MAX_GRAMMAR = 64 * 1024
+MAX_RULES = 400
+MAX_NESTING = 32
+MAX_REGEX = 16 * 1024
+# Each reference nests as deep as the schema it leads to: deeper than this, the compiler's stack ends.
+MAX_REFERENCE_LEVELS = 1000
+
+_COMPACT: dict[str, Any] = {"whitespace_flexible": False, "lenient": False}
+_QUOTED = re.compile(r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|//[^\n]*|#[^\n]*')
+
+_GBNF = re.compile(r"^\s*[A-Za-z][\w-]*\s*::=", re.MULTILINE)
+
+Literal = Callable[[str], str]
+"""A text as an expression of Lark, its control tokens as such."""
+
+
+def quoted(text: str) -> str:
+    """`text` as a string of Lark."""
+    # Lark reads no DEL inside a string, which JSON leaves as it is.
+    return json.dumps(text).replace("\x7f", "\\u007f")
+
+
+def grammar_of(constraint: Constraint, form: ToolForm | None, literal: Literal = quoted) -> str:
+    """llguidance's grammar. form: how the model calls tools. Raises RowError above the bounds."""
+    match constraint.kind:
+        case "choice":
+            words = " | ".join(map(quoted, constraint.choices))
+            return LLMatcher.grammar_from_lark(f"start: CHOICE\nCHOICE: {words}")
+        case "regex":
+            return LLMatcher.grammar_from_regex(_regex(constraint))
+        case "grammar":
+            return LLMatcher.grammar_from_lark(_lark(constraint))
+        case "tools":
+            record = json.loads(constraint.text)
+            for schema in _schemas_of(record):
+                _check_references(schema, constraint.param)
+            return LLMatcher.grammar_from_lark(_tools(record, form or GENERIC, literal))
+        case _:
+            schema = json.loads(constraint.text)
+            _check_references(schema, constraint.param)
+            return LLMatcher.grammar_from_json_schema(schema, overrides=_COMPACT)  # type: ignore[arg-type]
+
+
+def _regex(constraint: Constraint) -> str:
+    """The whole answer matches anyway: anchors at the ends say nothing new, and llguidance has none."""
+    text = constraint.text
+    if len(text) > MAX_REGEX:
+        raise _beyond(constraint.param, f"has {len(text)} characters", f"{MAX_REGEX}")
+    text = text.removeprefix("^")
+    if text.endswith("$") and (len(text) - len(text[:-1].rstrip("\\"))) % 2:
+        text = text[:-1]
+    return text
+
+
+def _lark(constraint: Constraint) -> str:
+    text = constraint.text
+    if len(text) > MAX_GRAMMAR:
+        raise _beyond(constraint.param, f"has {len(text)} characters", f"{MAX_GRAMMAR}")
+    if _nesting(_QUOTED.sub('""', text)) > MAX_NESTING:
+        raise _beyond(constraint.param, "nests its brackets deeper", f"{MAX_NESTING} levels")
+    if _GBNF.search(text):
+        text = _lark_of_gbnf(text, constraint.param)
+    # Each rule begins a line.
+    if (rules := sum(":" in line for line in text.splitlines()) + text.count("$ref")) > MAX_RULES:
+        raise _beyond(constraint.param, f"has {rules} rules", f"{MAX_RULES}")
+    return text
+
+
+def _lark_of_gbnf(text: str, param: str | None) -> str:
+    try:
+        return str(gbnf_to_lark(text))
+    except (GbnfToLarkError, ValueError, RecursionError) as error:
+        raise RowError("invalid_request", f"{param} is not GBNF: {error}", param) from None
+
+
+def _nesting(text: str) -> int:
+    deepest = level = 0
+    for mark in re.findall(r"[(\[{}\])]", text):
+        level += 1 if mark in "([{" else -1
+        deepest = max(deepest, level)
+    return deepest
+
+
+def _tools(record: dict[str, Any], form: ToolForm, literal: Literal) -> str:
+    calls = [
+        f"call_{i}: {quoted(_head(form, call['name']))} {_json(call['schema'])} {quoted('}')}"
+        for i, call in enumerate(record["calls"])
+    ]
+    any_call = " | ".join(f"call_{i}" for i in range(len(calls)))
+    one = "any_call" if form.is_list else f"{literal(form.begin)} any_call {literal(form.end)}"
+    several = record["several"] and form.separator
+    many = f"one ({literal(form.separator)} one)*" if several and form.separator else "one"
+    if form.is_list:
+        many = f'{literal(form.begin)} "[" {many} "]" {literal(form.end)}'
+    start = "calls | other" if "else" in record else "calls"
+    rules = [f"start: {start}", f"calls: {many}", f"one: {one}", f"any_call: {any_call}", *calls]
+    if "else" in record:
+        rules.append(f"other: {_json(record['else'])}")
+    return "\n".join(rules)
+
+
+def _head(form: ToolForm, name: str) -> str:
+    return f'{{"{form.name_key}":{json.dumps(name)},"{form.arguments_key}":'
+
+
+def _json(schema: dict[str, Any]) -> str:
+    return f"%json {json.dumps(schema | {'x-guidance': _COMPACT})}"
+
+
+def _schemas_of(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield from (call["schema"] for call in record["calls"])
+    if "else" in record:
+        yield record["else"]
+
+
+def _check_references(schema: dict[str, Any], param: str | None) -> None:
+    references = set(_references(schema))
+    levels = len(references) * _depth(schema)
+    if len(references) > 1 and levels > MAX_REFERENCE_LEVELS:
+        reason = f"has {len(references)} different $ref in {_depth(schema)} levels"
+        raise _beyond(param, reason, f"{MAX_REFERENCE_LEVELS} for their product")
+
+
+def _references(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        yield from (v for k, v in value.items() if k == "$ref" and isinstance(v, str))
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for item in items:
+        yield from _references(item)
+
+
+def _depth(value: Any) -> int:
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, items), default=0)
+
+
+def _beyond(param: str | None, found: str, bound: str) -> RowError:
+    return RowError("invalid_request", f"{param} {found}; allowed are at most {bound}", param)
