@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.engine.model import Vocabulary
 from pipeline.engine.logprobs import TokenLogprob
+from pipeline.engine.model import Vocabulary
 from pipeline.engine.sequence import Generation
 
 Record = dict[str, Any]
