@@ -14,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.answer_columns import Kind, Record, response_schema
+from pipeline.constraints import constraint_of
 from pipeline.engine.model import Vocabulary
 from pipeline.engine.sequence import Generation
 from pipeline.errors import RowError
@@ -69,7 +70,8 @@ class Answers:
         reused: the row was answered by an earlier equal one, and nothing was computed."""
         request = row.request
         assert isinstance(request, ChatRequest)
-        replies = [self._reply(request, generation) for generation in choices]
+        guided = constraint_of(request) is not None
+        replies = [self._reply(request, generation.text, guided) for generation in choices]
         written = [
             {
                 "message": self._message(row, index, reply),
@@ -78,9 +80,9 @@ class Answers:
             }
             for index, (reply, generation) in enumerate(zip(replies, choices, strict=True))
         ]
-        record = self._generated(row, written, choices, attempts, labels, reused=reused)
-        ids = {"id": f"chatcmpl-{self._digest(row.custom_id)}", "object": "chat.completion"}
-        return record | ids | {"text": replies[0].content}
+        own = {"id": f"chatcmpl-{self._digest(row.custom_id)}", "object": "chat.completion"}
+        own |= _generated(written, choices, labels, guided=guided, reused=reused)
+        return self._head(row.custom_id, attempts) | own | {"text": replies[0].content}
 
     def completion(
         self,
@@ -94,7 +96,7 @@ class Answers:
         """As `chat`."""
         request = row.request
         assert isinstance(request, CompletionRequest)
-        echo = prompt_text(request.prompt, self._vocabulary) if getattr(request, "echo", False) else None
+        echo = prompt_text(request.prompt, self._vocabulary) if request.echo else None
         written = [
             {
                 "text": (echo or "") + generation.text,
@@ -103,9 +105,9 @@ class Answers:
             }
             for generation in choices
         ]
-        record = self._generated(row, written, choices, attempts, labels, reused=reused)
-        ids = {"id": f"cmpl-{self._digest(row.custom_id)}", "object": "text_completion"}
-        return record | ids | {"text": written[0]["text"]}
+        own = {"id": f"cmpl-{self._digest(row.custom_id)}", "object": "text_completion"}
+        own |= _generated(written, choices, labels, guided=constraint_of(request) is not None, reused=reused)
+        return self._head(row.custom_id, attempts) | own | {"text": written[0]["text"]}
 
     def embedding(self, row: Row, embeddings: Embeddings, attempts: int) -> Record:
         single = isinstance(row.request, EmbeddingRequest) and row.request.single
@@ -138,37 +140,10 @@ class Answers:
             "attempts": attempts,
         }
 
-    def _generated(
-        self,
-        row: Row,
-        written: Sequence[Record],
-        choices: Sequence[Generation],
-        attempts: int,
-        labels: Mapping[str, float] | None,
-        *,
-        reused: bool,
-    ) -> Record:
-        first = choices[0]
-        cached = first.prompt_tokens if reused else first.cached_tokens
-        tokens = sum(generation.completion_tokens for generation in choices)
-        constrained = _is_guided(row.request)
-        return self._head(row.custom_id, attempts) | {
-            "choices": [{"index": index, **choice} for index, choice in enumerate(written)],
-            "finish_reason": written[0]["finish_reason"],
-            "complete": all(generation.complete for generation in choices) if constrained else None,
-            "label_logprobs": labels and _label_logprobs(labels),
-            "usage": _usage(first.prompt_tokens, tokens, cached),
-            "reused": reused,
-        }
-
-    def _reply(self, request: ChatRequest, generation: Generation) -> Reply:
-        tools = frozenset(tool.function.name for tool in getattr(request, "tools", None) or ())
-        return self._replies.read(
-            generation.text,
-            tools if getattr(request, "tool_choice", None) != "none" else (),
-            parallel=getattr(request, "parallel_tool_calls", None) is not False,
-            guided=_is_guided(request),
-        )
+    def _reply(self, request: ChatRequest, text: str, guided: bool) -> Reply:
+        tools = [tool.function.name for tool in request.offered]
+        parallel = request.parallel_tool_calls is not False
+        return self._replies.read(text, tools, parallel=parallel, guided=guided)
 
     def _message(self, row: Row, index: int, reply: Reply) -> Record:
         calls = [
@@ -192,10 +167,6 @@ class Answers:
         return blake2b(name.encode(), digest_size=12).hexdigest()
 
 
-def _is_guided(request: object) -> bool:
-    return getattr(request, "constraint", None) is not None
-
-
 def tally(rows: Iterable[Mapping[str, Any]], seconds: float) -> Tally:
     """What the output rows cost together. seconds: how long they took."""
     return sum((_row_tally(row) for row in rows), Tally(seconds=seconds))
@@ -214,6 +185,28 @@ def _row_tally(row: Mapping[str, Any]) -> Tally:
         attempts=row["attempts"],
         reused=int(row.get("reused", False)),
     )
+
+
+def _generated(
+    written: Sequence[Record],
+    choices: Sequence[Generation],
+    labels: Mapping[str, float] | None,
+    *,
+    guided: bool,
+    reused: bool,
+) -> Record:
+    """The columns that chats and completions have in common."""
+    first = choices[0]
+    cached = first.prompt_tokens if reused else first.cached_tokens
+    tokens = sum(generation.completion_tokens for generation in choices)
+    return {
+        "choices": [{"index": index, **choice} for index, choice in enumerate(written)],
+        "finish_reason": written[0]["finish_reason"],
+        "complete": all(generation.complete for generation in choices) if guided else None,
+        "label_logprobs": _label_logprobs(labels) if labels else None,
+        "usage": _usage(first.prompt_tokens, tokens, cached),
+        "reused": reused,
+    }
 
 
 def _usage(prompt_tokens: int, completion_tokens: int = 0, cached_tokens: int = 0) -> Record:

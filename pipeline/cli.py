@@ -1,4 +1,4 @@
-"""The command line: run, retry, status, verify. Exit status 0 done, 1 not completed, 2 wrong usage."""
+"""The command line: run, retry, status, verify, export. Exit status: 0 done, 1 not completed, 2 wrong use."""
 
 from __future__ import annotations
 
@@ -39,6 +39,23 @@ row gets an error in its `error` column and never stops the job.
 
 \b
 Exit status: 0 every row has its output row, 1 the job could not be completed, 2 wrong usage.
+"""
+
+_EXPORT_HELP = """Write the answers as a result file of OpenAI's Batch API.
+
+\b
+Examples:
+  nightherd export out/ results.jsonl
+  nightherd export out/ s3://bucket/results.jsonl --errors s3://bucket/errors.jsonl
+  nightherd export out/ - --partial | head
+
+One line for each row, in the input's order: id, custom_id, response (status_code, request_id, body),
+error. A row that a server would refuse has a response with its 4xx or 5xx status and OpenAI's error
+body; `error` is for rows that never came back (worker_crashed, deadline_exceeded). Embeddings are
+lists of floats, whatever encoding_format the row asked for: the output holds no requests.
+
+\b
+Exit status: 0 written, 1 the job isn't finished or can't be read, 2 wrong usage.
 """
 
 _JobFile = Annotated[Path | None, typer.Argument(metavar="JOB.yaml", help="The job file.")]
@@ -150,6 +167,29 @@ def verify(
             f"{totals.rows:,} rows, {totals.failed:,} with an error; {totals.prompt_tokens:,} prompt tokens "
             f"({totals.cached_tokens:,} cached), {totals.completion_tokens:,} completion tokens"
         )
+
+
+@app.command(help=_EXPORT_HELP, short_help="Write the answers in OpenAI's batch format.")
+def export(
+    output: _Output,
+    file: Annotated[str, typer.Argument(metavar="FILE.jsonl", help="A path, a URL, or - for stdout.")],
+    errors: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Where failed rows go instead: OpenAI's error file.")
+    ] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Also what is committed of a job that isn't finished.")
+    ] = False,
+) -> None:
+    with _one_message():
+        from pipeline.export import STANDARD_OUTPUT
+        from pipeline.export import export as write
+        from pipeline.progress import Count
+
+        with Count("rows") as count:
+            done = write(output, file, errors, partial=partial, tell=count.show)
+        split = f", those in {errors}" if errors else ""
+        lines = f"{file}: {done.lines:,} of {done.rows:,} rows, {done.failed:,} with an error{split}"
+        typer.echo(lines, err=STANDARD_OUTPUT in (file, errors))
 
 
 @contextmanager

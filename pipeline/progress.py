@@ -12,12 +12,14 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 from rich.progress import Progress as Bar
+from rich.status import Status
 
 from pipeline.responders import Pulse
 
 WINDOW = 15.0
 """Seconds that rates are taken over."""
 LINE_EVERY = 5.0
+COUNT_EVERY = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,29 @@ class Progress:
         if self.rates.rows > 0:
             parts.append(f"{span((self._total - answered) / self.rates.rows)} left")
         return " | ".join(parts)
+
+
+class Count:
+    """A count on the terminal, on a line that goes when it is done; elsewhere nothing."""
+
+    def __init__(self, what: str, console: Console | None = None) -> None:
+        self._what = what
+        self._status = Status("", console=console or Console(stderr=True, highlight=False))
+        self._next = 0.0
+
+    def __enter__(self) -> Self:
+        self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._status.stop()
+
+    def show(self, done: int, total: int) -> None:
+        """May be called for each row."""
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + COUNT_EVERY
+            self._status.update(f"{done:,} of {total:,} {self._what}")
 
 
 def span(seconds: float) -> str:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pipeline.config import JobConfig, make_job
 from pipeline.errors import OutputError
 from pipeline.footer import Footer, read_footer
-from pipeline.shards import Chunk, Shard
+from pipeline.shards import Chunk, Shard, output_of
 from pipeline.storage import Storage
 from pipeline.tally import Tally
 
@@ -103,6 +103,6 @@ def chunk_name(chunk: Chunk, retry: int = 0) -> str:
     return f"{chunk_folder(chunk.shard, retry)}/{chunk.start}-{chunk.stop}.parquet"
 
 
-def response_name(shard: Shard) -> str:
-    """A committed shard's file."""
-    return f"{RESPONSES}/{shard.output}"
+def response_name(shard: Shard | str) -> str:
+    """The file of a committed shard, or of one of this name."""
+    return f"{RESPONSES}/{output_of(shard.name if isinstance(shard, Shard) else shard)}"

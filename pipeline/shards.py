@@ -37,7 +37,7 @@ class Shard:
     @property
     def output(self) -> str:
         """The path of its answers below `responses/`."""
-        return str(PurePosixPath(self.name).with_suffix(".parquet"))
+        return output_of(self.name)
 
     @property
     def lines(self) -> bool:
@@ -89,6 +89,11 @@ class ShardPlan:
     def whole(self) -> Chunk | None:
         """The chunk that is committed as the response file itself."""
         return None if self.retry else Chunk(self.shard.name, 0, self.rows)
+
+
+def output_of(shard: str) -> str:
+    """The path below `responses/` of the answers to the shard of this name."""
+    return str(PurePosixPath(shard).with_suffix(".parquet"))
 
 
 def chunks(plan: ShardPlan) -> Iterator[Chunk]:

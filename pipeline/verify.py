@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import isclose, nan
-from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +14,7 @@ import pyarrow.parquet as pq
 from pipeline.config import RequestConfig
 from pipeline.errors import InputError, JobError, OutputError
 from pipeline.footer import Footer, check_counts, read_footer
-from pipeline.records import RESPONSES, SUCCESS, USAGE, USAGE_SCHEMA, WORK, read_record
+from pipeline.records import RESPONSES, SUCCESS, USAGE, USAGE_SCHEMA, WORK, read_record, response_name
 from pipeline.rows import RowReader, records
 from pipeline.shard_reader import ShardReader
 from pipeline.shards import Shard, ShardPlan, chunks, list_shards, plan_shard
@@ -64,7 +63,7 @@ class _Verification:
 
     def _check_responses(self, files: list[str]) -> dict[str, Tally]:
         """Each shard's tally, where its file is sound."""
-        shards = {_response(name): name for name in self.success.get("shards", {})}
+        shards = {response_name(name): name for name in self.success.get("shards", {})}
         for name in sorted(set(files) - set(shards)):
             self._note(f"{name}: belongs to no shard of the job")
         for name in sorted(set(shards) - set(files)):
@@ -139,7 +138,7 @@ class _Verification:
             self._compare_names(plan)
 
     def _compare_names(self, plan: ShardPlan) -> None:
-        with self.output.open_input(_response(plan.shard.name)) as file:
+        with self.output.open_input(response_name(plan.shard)) as file:
             answered = _names(pq.ParquetFile(file))
             for number, name in enumerate(self._asked(plan)):
                 found = next(answered, None)
@@ -188,10 +187,6 @@ def _check_rows(batch: pa.RecordBatch) -> None:
     good = pc.equal(table.column("status_code"), 200)
     if not pc.all(pc.equal(good, pc.is_null(table.column("error")))).as_py() and table.num_rows:
         raise OutputError("a row has an error and status 200, or neither")
-
-
-def _response(shard: str) -> str:
-    return f"{RESPONSES}/{PurePosixPath(shard).with_suffix('.parquet')}"
 
 
 def _agree(record: Mapping[str, Any], tally: Tally) -> bool:

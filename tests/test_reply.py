@@ -19,10 +19,10 @@ PLAIN = "{% for m in messages %}{{ m.content }}{% endfor %}"
 THINKS = PLAIN + "{# history without <think> </think> #}\n[assistant]"
 OPENS = PLAIN + "[assistant]<think>\n"
 TEMPLATES = {
-    HERMES: _TURNS + "<tool_call>",
-    LLAMA: _TURNS + '{"name": "f", "parameters": {}}<|eot_id|>',
-    MISTRAL: _TURNS + "[TOOL_CALLS]",
-    GRANITE: _TURNS + "<|tool_call|>",
+    HERMES: _TURNS + '<tool_call>\n{"name": <function-name>}\n</tool_call>',
+    LLAMA: _TURNS + '{"name": function name, "parameters": dictionary}',
+    MISTRAL: _TURNS + "[TOOL_CALLS] []",
+    GRANITE: _TURNS + "<|tool_call|> followed by a JSON list",
     GENERIC: _TURNS,
 }
 NAMES = ("weather", "search", "größe")
