@@ -1,0 +1,137 @@
+"""What rows get that ask for more than a text: on the fake model, through the engine, as answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.answers import Answers
+from pipeline.engine.engine import Engine
+from pipeline.engine.fake import FakeModel
+from pipeline.engine.runner import Runner
+from pipeline.generative_responder import GenerativeResponder
+from pipeline.rows import Row
+from pipeline.schema import parse_request
+
+CHAT = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 12}
+
+
+class Case:
+    """A responder over a fake model, and how many tokens the model has decoded."""
+
+    def __init__(self, **options: Any) -> None:
+        self.model = FakeModel(cells=4096, max_sequences=9, context=512)
+        self.decoded = 0
+        self.model.fails = self._count
+        vocabulary = self.model.vocabulary
+        self.responder = GenerativeResponder(
+            Runner(Engine(self.model, slots=8)),
+            vocabulary,
+            Answers("m", "0", pa.schema([]), vocabulary=vocabulary),
+            names=frozenset({"local"}),
+            context=512,
+            seconds=60,
+            **options,
+        )
+
+    def ask(self, *bodies: dict[str, Any], endpoint: str = "/v1/chat/completions") -> list[dict[str, Any]]:
+        rows = [Row(f"r{at}", parse_request(endpoint, body)) for at, body in enumerate(bodies)]  # type: ignore[arg-type]
+        return self.responder.respond(rows, 1)
+
+    def _count(self, batch: Any) -> None:
+        self.decoded += len(batch)
+
+
+@pytest.fixture
+def case() -> Iterator[Case]:
+    made = Case()
+    yield made
+    made.responder.close()
+
+
+def test_equal_rows_with_one_answer_are_computed_once(case):
+    greedy = CHAT | {"temperature": 0}
+    first, again, other = case.ask(greedy, greedy, greedy | {"max_tokens": 3})
+    assert again["choices"] == first["choices"]
+    assert (first["reused"], again["reused"], other["reused"]) == (False, True, False)
+    assert again["usage"]["prompt_tokens_details"]["cached_tokens"] == again["usage"]["prompt_tokens"]
+    assert again["usage"]["completion_tokens"] == first["usage"]["completion_tokens"]
+    decoded = case.decoded
+    (later,) = case.ask(greedy)
+    assert later["choices"] == first["choices"]
+    assert case.decoded == decoded
+
+
+def test_rows_drawn_by_their_own_seeds_are_each_computed(case):
+    texts = [answer["text"] for answer in case.ask(*[CHAT] * 6)]
+    assert len(set(texts)) > 1
+
+
+def test_reuse_can_be_switched_off():
+    case = Case(reuse=False)
+    answers = case.ask(*[CHAT | {"temperature": 0}] * 3)
+    assert not any(answer["reused"] for answer in answers)
+    assert len({answer["text"] for answer in answers}) == 1
+    case.responder.close()
+
+
+def test_a_refused_row_is_refused_again_and_takes_nobody_along(case):
+    long = {"prompt": "x" * 600, "temperature": 0}
+    short = {"prompt": "x", "temperature": 0, "max_tokens": 2}
+    codes = [
+        (answer.get("error") or {}).get("code")
+        for answer in case.ask(long, short, long, endpoint="/v1/completions")
+    ]
+    assert codes == ["context_length_exceeded", None, "context_length_exceeded"]
+
+
+@settings(deadline=None, max_examples=25)
+@given(n=st.integers(1, 12), temperature=st.sampled_from([0, 1.0]))
+def test_n_choices_cost_one_prompt(n, temperature):
+    case = Case()
+    (answer,) = case.ask(CHAT | {"n": n, "temperature": temperature, "seed": 7})
+    (single,) = case.ask(CHAT | {"temperature": temperature, "seed": 7})
+    assert [choice["index"] for choice in answer["choices"]] == list(range(n))
+    assert answer["choices"][0]["message"] == single["choices"][0]["message"]
+    assert answer["usage"]["prompt_tokens"] == single["usage"]["prompt_tokens"]
+    if temperature == 0:
+        assert answer["usage"]["completion_tokens"] == n * single["usage"]["completion_tokens"]
+    case.responder.close()
+
+
+@settings(deadline=None, max_examples=25)
+@given(labels=st.lists(st.text("abcd", min_size=1, max_size=4), min_size=2, max_size=5, unique=True))
+def test_a_label_comes_with_the_probability_of_each(labels):
+    case = Case()
+    asks = {"guided_choice": labels, "label_logprobs": True, "temperature": 0, "repeat_penalty": 1.0}
+    (answer,) = case.ask(CHAT | asks)
+    found = answer["label_logprobs"]
+    assert answer["text"] in labels
+    assert answer["complete"] is True
+    assert [entry["label"] for entry in found] == labels
+    assert sum(math.exp(entry["logprob"]) for entry in found) == pytest.approx(1)
+    assert answer["usage"]["completion_tokens"] <= max(map(len, labels)) + 1
+    case.responder.close()
+
+
+def test_an_answer_cut_off_within_its_schema_is_not_passed_off_as_whole(case):
+    schema = {"type": "object", "properties": {"a": {"type": "string", "minLength": 40}}, "required": ["a"]}
+    form = {"type": "json_schema", "json_schema": {"name": "s", "schema": schema}}
+    (answer,) = case.ask(CHAT | {"response_format": form})
+    assert (answer["finish_reason"], answer["complete"]) == ("length", False)
+
+
+def test_log_probabilities_come_with_their_texts(case):
+    (answer,) = case.ask(
+        {"prompt": "ab", "max_tokens": 3, "logprobs": 2, "echo": True}, endpoint="/v1/completions"
+    )
+    logprobs = answer["choices"][0]["logprobs"]
+    assert answer["text"].startswith("ab")
+    assert logprobs["token_logprobs"][0] is None
+    assert all(value <= 0 for value in logprobs["token_logprobs"][1:])
