@@ -9,12 +9,12 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.assembly import check_table, cover, with_vectors, write_table
 from pipeline.errors import OutputError
 from pipeline.footer import Footer
 from pipeline.manifest import Manifest
+from pipeline.parquet import parquet_file
 from pipeline.records import chunk_folder, chunk_name, response_name
 from pipeline.shard_reader import ParquetRows
 from pipeline.shards import Chunk, ShardPlan
@@ -42,7 +42,7 @@ class Amendment:
     def failed(self, plan: ShardPlan) -> list[Chunk]:
         """The ranges of rows with an error, in order."""
         with self.manifest.output.open_input(response_name(plan.shard)) as file:
-            status = pq.ParquetFile(file).read(columns=["status_code"], use_threads=False).column(0)
+            status = parquet_file(file).read(columns=["status_code"], use_threads=False).column(0)
         bad = np.flatnonzero(np.asarray(pc.not_equal(status, 200)))
         breaks = [0, *(np.flatnonzero(np.diff(bad) > 1) + 1).tolist(), len(bad)]
         return [

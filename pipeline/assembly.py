@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import OutputError
 from pipeline.footer import KEY, Footer, check_counts, read_footer
+from pipeline.parquet import parquet_file
 from pipeline.shards import Chunk
 
 _GROUP_ROWS = 4096
@@ -38,7 +39,7 @@ def write_table(file: BinaryIO, tables: Iterable[pa.Table], footer: Footer) -> N
 def check_table(path: Path, footer: Footer) -> None:
     """Reads a written file anew. Raises OutputError where it isn't what was meant."""
     with pa.OSFile(str(path)) as file:
-        parquet = pq.ParquetFile(file)
+        parquet = parquet_file(file)
         found = read_footer(parquet)
         if found != footer:
             raise OutputError(f"{footer.shard}: written {footer}, read back {found}")

@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.assembly import check_table, cover, dimensions, joined, with_vectors, write_table
 from pipeline.errors import NightherdError, OutputError
 from pipeline.fingerprint import Fingerprint
 from pipeline.footer import Footer
+from pipeline.parquet import parquet_file
 from pipeline.records import (
     PROGRESS,
     RECORD,
@@ -251,7 +251,7 @@ class Manifest:
     def table(self, name: str) -> pa.Table:
         """All of a file's rows."""
         with self.output.open_input(name) as file:
-            return pq.ParquetFile(file).read(use_threads=False)
+            return parquet_file(file).read(use_threads=False)
 
 
 def _rows(tallies: Mapping[str, Tally], name: str) -> int | None:

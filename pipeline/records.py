@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from pipeline.config import JobConfig, make_job
 from pipeline.errors import OutputError
 from pipeline.footer import Footer, read_footer
+from pipeline.parquet import parquet_file
 from pipeline.shards import Chunk, Shard, output_of
 from pipeline.storage import Storage
 from pipeline.tally import Tally
@@ -38,7 +39,7 @@ def footer_of(output: Storage, name: str) -> Footer:
     """The footer of a file of the output. Raises OutputError naming the file, FileNotFoundError."""
     with output.open_input(name) as file:
         try:
-            return read_footer(pq.ParquetFile(file))
+            return read_footer(parquet_file(file))
         except (OutputError, pa.ArrowException) as error:
             raise OutputError(f"{output.url}/{name}: {error}") from error
 

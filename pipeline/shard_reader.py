@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from itertools import accumulate
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
 from pipeline.jsonl import read_lines
+from pipeline.parquet import parquet_file
 from pipeline.shards import CHUNK_ROWS, Chunk, ShardPlan
 
 
@@ -61,7 +61,7 @@ class ParquetRows:
     """A Parquet file's rows from the row group that holds row `start`, in one pass."""
 
     def __init__(self, file: pa.NativeFile, start: int) -> None:
-        parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
+        parquet = parquet_file(file, buffer_size=1 << 20)
         groups = parquet.metadata
         sizes = (groups.row_group(i).num_rows for i in range(groups.num_row_groups))
         self._begins: list[int] = [0, *accumulate(sizes)]

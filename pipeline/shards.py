@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import InputError, StorageError
 from pipeline.jsonl import LINE, index_lines, name_hash
+from pipeline.parquet import parquet_file
 from pipeline.storage import Entry, Storage
 
 CHUNK_ROWS = 256
@@ -166,7 +167,7 @@ def _plan_lines(shard: Shard, file: pa.NativeFile) -> ShardPlan:
 def _plan_parquet(shard: Shard, file: pa.NativeFile) -> ShardPlan:
     if shard.size == 0:
         raise pa.ArrowInvalid("empty file, not Parquet")
-    parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
+    parquet = parquet_file(file, buffer_size=1 << 20)
     columns = tuple(parquet.schema_arrow.names)
     if len(set(columns)) < len(columns):
         raise pa.ArrowInvalid("two columns bear the same name")

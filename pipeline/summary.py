@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from pipeline.parquet import parquet_file
 from pipeline.progress import span
 from pipeline.storage import Storage
 from pipeline.tally import Tally
@@ -69,8 +69,7 @@ def error_counts(output: Storage, names: Iterable[str]) -> Counter[str]:
     codes: Counter[str] = Counter()
     for name in names:
         with output.open_input(name) as file:
-            # Arrow's threads may let go of a Python buffer after Python has ended, which aborts the process.
-            column = pq.ParquetFile(file).read(columns=["error.code"], use_threads=False).column("error")
+            column = parquet_file(file).read(columns=["error.code"], use_threads=False).column("error")
         for entry in pc.value_counts(pc.struct_field(column, "code")).to_pylist():
             if entry["values"]:
                 codes[entry["values"]] += entry["counts"]

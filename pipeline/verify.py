@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from pipeline.config import RequestConfig
 from pipeline.errors import InputError, JobError, OutputError
 from pipeline.footer import Footer, check_counts, read_footer
+from pipeline.parquet import parquet_file
 from pipeline.records import RESPONSES, SUCCESS, USAGE, USAGE_SCHEMA, WORK, read_record, response_name
 from pipeline.rows import RowReader, records
 from pipeline.shard_reader import ShardReader
@@ -71,7 +72,7 @@ class _Verification:
         tallies: dict[str, Tally] = {}
         for name in sorted(set(files) & set(shards)):
             with self._noting(name), self.output.open_input(name) as file:
-                footer = self._check_response(pq.ParquetFile(file), shards[name])
+                footer = self._check_response(parquet_file(file), shards[name])
                 tallies[footer.shard] = footer.tally
         return tallies
 
@@ -97,7 +98,7 @@ class _Verification:
         if not _agree(recorded, self.report.totals):
             self._note(f"{SUCCESS}: says {recorded}, the shards add up to {self.report.totals.to_dict()}")
         with self._noting(USAGE), self.output.open_input(USAGE) as file:
-            rows = pq.ParquetFile(file).read(columns=USAGE_SCHEMA.names, use_threads=False).to_pylist()
+            rows = parquet_file(file).read(columns=USAGE_SCHEMA.names, use_threads=False).to_pylist()
             names = [row["shard"] for row in rows]
             if sorted(names) != sorted(self.success["shards"]):
                 raise OutputError(
@@ -139,7 +140,7 @@ class _Verification:
 
     def _compare_names(self, plan: ShardPlan) -> None:
         with self.output.open_input(response_name(plan.shard)) as file:
-            answered = _names(pq.ParquetFile(file))
+            answered = _names(parquet_file(file))
             for number, name in enumerate(self._asked(plan)):
                 found = next(answered, None)
                 if found != name:
