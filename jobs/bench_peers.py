@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench_schemas import agreement
 from bench_tasks import Body, Result, Task
 
 # Texts of one embedding request: a request each would measure HTTP rather than the server.
@@ -62,6 +63,7 @@ class Server:
             len(task.bodies),
             sum(usage["prompt_tokens"] for usage in usages),
             sum(usage.get("completion_tokens", 0) for usage in usages),
+            agreement=agreement(task.bodies[0], [_text(answer) for answer in answers]),
         )
 
     def close(self) -> None:
@@ -139,4 +141,10 @@ def _requests(task: Task) -> list[Body]:
         texts = iter(body["input"] for body in task.bodies)
         groups = iter(lambda: list(itertools.islice(texts, TEXTS)), [])
         return [{"input": group, "encoding_format": "base64"} for group in groups]
-    return [body | {"ignore_eos": True} if task.exact else body for body in task.bodies]
+    return [body | task.for_server for body in task.free().bodies]
+
+
+def _text(answer: Body) -> str:
+    """Of a chat or a completion; nothing of an embedding."""
+    choice = answer.get("choices", [{}])[0]
+    return str(choice.get("message", {}).get("content") or choice.get("text") or "")
