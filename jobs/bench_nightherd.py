@@ -11,9 +11,9 @@ from bench_tasks import Result, Task
 
 from pipeline.build import build_worker
 from pipeline.config import make_job
-from pipeline.engine.engine import Counters, Engine
+from pipeline.engine.engine import Counters
+from pipeline.engine.runner import Runner
 from pipeline.fingerprint import Fingerprint
-from pipeline.responders import GenerativeResponder
 from pipeline.rows import Row
 from pipeline.schema import parse_request
 
@@ -28,9 +28,9 @@ class Nightherd:
         job = make_job({}, (_NOWHERE | dict(settings)).items(), "benchmark")
         # A worker reads and commits shards; the benchmark hands its rows to what is inside.
         self._responder = build_worker(job, Fingerprint({}), threads=threads, on_gpu=False)._responder
-        self._engine: Engine | None = None
-        if isinstance(self._responder, GenerativeResponder):
-            self._engine = self._responder._runner.engine
+        # An embedding model has no engine.
+        runner: Runner | None = getattr(self._responder, "_runner", None)
+        self._engine = runner.engine if runner else None
         # The tokens that each row of the last run got.
         self.out: list[int] = []
 

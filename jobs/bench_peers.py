@@ -52,7 +52,7 @@ class Server:
 
     def run(self, task: Task) -> Result:
         """All of the task's rows, as fast as the server answers them."""
-        bodies = _requests(task)
+        bodies = requests(task)
         began = time.perf_counter()
         with ThreadPoolExecutor(self._clients) as clients:
             answers = list(clients.map(lambda body: self._post(task.url, body), bodies))
@@ -136,7 +136,8 @@ class Server:
         return dict(answer)
 
 
-def _requests(task: Task) -> list[Body]:
+def requests(task: Task) -> list[Body]:
+    """The bodies that a server is sent for the rows of `task`."""
     if task.embeds:
         texts = iter(body["input"] for body in task.bodies)
         groups = iter(lambda: list(itertools.islice(texts, TEXTS)), [])
