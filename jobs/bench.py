@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from importlib.metadata import version
 from typing import Any
 
-from bench_contenders import LINEUPS, Contenders, baselines
+from bench_contenders import LINEUPS, NAMES, Contenders, baselines
 from bench_report import report
 from bench_tasks import make_task
 
@@ -52,7 +52,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, help="rows of each task")
     parser.add_argument("--quick", action="store_true", help="few rows, to see that it works")
     parser.add_argument("--ablations", action="store_true", help="also nightherd with each means off in turn")
-    parser.add_argument("--only", action="append", help="run this contender only; repeatable")
+    parser.add_argument("--only", action="append", choices=NAMES, help="of the contenders; repeatable")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--slots", type=int, default=16)
     parser.add_argument("--model", default=MODEL, help="the generative GGUF, as nightherd run takes it")

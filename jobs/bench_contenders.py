@@ -35,7 +35,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     NO_SKIPPING: {"engine.skip_forced": False},
     REPACKED: {"model.cpu_repack": True},
 }
-"""What each nightherd's job sets beside its slots and context: nothing, in the one without a by-name."""
+"""What the job of each nightherd sets beside its slots and context."""
 
 LINEUPS: Mapping[str, tuple[str, ...]] = {
     "generation": (OURS, LOOSE, PEER, FLOOR),
@@ -48,6 +48,7 @@ LINEUPS: Mapping[str, tuple[str, ...]] = {
     "constrained": (OURS, FREE, PEER),
 }
 ABLATIONS = (NO_SHARING, NO_REUSE, NO_SKIPPING, REPACKED)
+NAMES = (*SETTINGS, PEER, FLOOR)
 BATCH = 512
 
 Run = Callable[[Task], Result]
