@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench_schemas import agreement
-from bench_tasks import Body, Result, Task
+from bench_tasks import Body, Result, Task, without
 
 # Texts of one embedding request: a request each would measure HTTP rather than the server.
 TEXTS = 16
@@ -142,7 +142,9 @@ def requests(task: Task) -> list[Body]:
         texts = iter(body["input"] for body in task.bodies)
         groups = iter(lambda: list(itertools.islice(texts, TEXTS)), [])
         return [{"input": group, "encoding_format": "base64"} for group in groups]
-    return [body | task.for_server for body in task.free().bodies]
+    if task.grammar:
+        return [without(body, "guided_regex") | {"grammar": task.grammar} for body in task.bodies]
+    return task.bodies
 
 
 def _text(answer: Body) -> str:

@@ -18,7 +18,7 @@ QUESTIONS_EACH = 4
 class Task:
     """unit: what is compared, "tokens/s" generated or "rows/s". context: tokens that a row needs at most.
 
-    for_server: fields that llama-server takes in the place of guided_regex, which it ignores.
+    grammar: what llama-server takes in the place of guided_regex, which it ignores.
     """
 
     name: str
@@ -26,7 +26,7 @@ class Task:
     unit: str
     bodies: list[Body] = field(repr=False)
     context: int = 640
-    for_server: Body = field(default_factory=dict)
+    grammar: str | None = None
 
     @property
     def embeds(self) -> bool:
@@ -37,9 +37,9 @@ class Task:
         return replace(self, bodies=self.bodies[:rows])
 
     def free(self) -> Task:
-        """The same rows with nothing that constrains their answers."""
-        bodies = [{k: v for k, v in body.items() if k != "guided_regex"} for body in self.bodies]
-        return replace(self, bodies=bodies, for_server={})
+        """The same rows, as long, with nothing that constrains their answers."""
+        bodies = [without(body, "guided_regex") | {"ignore_eos": True} for body in self.bodies]
+        return replace(self, bodies=bodies, grammar=None)
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,10 @@ def make_task(name: str, rows: int, part: int = 0) -> Task:
     return _MAKERS[name](random.Random(f"{name} {part}"), rows)
 
 
+def without(body: Body, field: str) -> Body:
+    return {name: value for name, value in body.items() if name != field}
+
+
 def _generation(draw: random.Random, rows: int) -> Task:
     """Short prompts, 64 tokens each."""
     bodies = [_story(text) for text in _distinct(story, draw, rows)]
@@ -79,9 +83,9 @@ def _generation(draw: random.Random, rows: int) -> Task:
 
 def _constrained(draw: random.Random, rows: int) -> Task:
     """As generation, under a regular expression that excludes few tokens, and forces none."""
-    bodies = [_story(text) | {"guided_regex": PLAIN} for text in _distinct(story, draw, rows)]
-    server = {"grammar": PLAIN_GRAMMAR}
-    return Task("constrained", "/v1/completions", "tokens/s", bodies, for_server=server)
+    form = {"guided_regex": PLAIN}
+    bodies = [without(_story(text), "ignore_eos") | form for text in _distinct(story, draw, rows)]
+    return Task("constrained", "/v1/completions", "tokens/s", bodies, grammar=PLAIN_GRAMMAR)
 
 
 def _labeling(draw: random.Random, rows: int) -> Task:
