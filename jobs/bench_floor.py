@@ -28,10 +28,9 @@ _PLENTY = 1 << 40
 
 @dataclass(slots=True)
 class Line:
-    """One row: its prompt, how many of its first tokens are shared, and how many it generates."""
+    """One row: its prompt, and how many tokens it generates."""
 
     prompt: list[int]
-    prefix: int
     length: int
     slot: int = -1
     filled: int = 0
@@ -59,7 +58,7 @@ class GenerationFloor:
     def run(self, task: Task, lengths: Sequence[int]) -> Result:
         """lengths: tokens that each row generates, at least one."""
         lines = _lines(self._file, task, lengths, self._settings.context)
-        self._prefix = min(line.prefix for line in lines)
+        self._prefix = _common([line.prompt for line in lines])
         self._hold(lines[0].prompt[: self._prefix])
         calls = _calls(lines, self._prefix, self._settings)
         began = time.perf_counter()
@@ -113,9 +112,15 @@ def _lines(file: LlamaFile, task: Task, lengths: Sequence[int], context: int) ->
     for body, length in zip(task.bodies, lengths, strict=True):
         request = parse_request(task.url, body)
         assert isinstance(request, ChatRequest | CompletionRequest)
-        prompt = builder.build(request)
-        lines.append(Line(prompt.tokens, prompt.prefix, length))
+        lines.append(Line(builder.build(request), length))
     return lines
+
+
+def _common(prompts: list[list[int]]) -> int:
+    """How many tokens all begin with; their last ones are decoded for each."""
+    first, last = min(prompts), max(prompts)
+    length = next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    return min(length, min(map(len, prompts)) - 1)
 
 
 def _calls(lines: list[Line], prefix: int, settings: EngineSettings) -> list[Call]:

@@ -1,57 +1,38 @@
-"""nightherd in the benchmark: rows through its own schema, prompts, engine and answers, without Ray."""
+"""nightherd in the benchmark: rows through a worker's schema, prompts, engine and answers, without Ray."""
 
 from __future__ import annotations
 
 import time
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
-import pyarrow as pa
+from bench_schemas import agreement
 from bench_tasks import Result, Task
 
-from pipeline.answers import Answers
-from pipeline.config import EngineConfig
-from pipeline.engine.embedder import Embedder
-from pipeline.engine.engine import Counters, Engine
-from pipeline.engine.llama import LlamaFile, LlamaGenerativeModel
-from pipeline.engine.llama_embedding import LlamaEmbeddingModel
+from pipeline.build import build_worker
+from pipeline.config import make_job
+from pipeline.engine.engine import Counters
 from pipeline.engine.runner import Runner
-from pipeline.engine.settings import fit
-from pipeline.responders import EmbeddingResponder, GenerativeResponder, Responder
+from pipeline.fingerprint import Fingerprint
 from pipeline.rows import Row
 from pipeline.schema import parse_request
 
-_NAMES = frozenset({"local"})
-_MEMORY = 16 << 30
+_NOWHERE = {"input.path": "unread", "output.path": "memory://unwritten", "retry.row_deadline": 3600}
 
 
 class Nightherd:
     """A worker's responder, warm, with a model in memory."""
 
-    def __init__(
-        self, model: Path, *, slots: int, threads: int, context: int, embeds: bool, reproducible: bool
-    ) -> None:
-        file = LlamaFile(model)
-        self._engine: Engine | None = None
+    def __init__(self, settings: Mapping[str, Any], *, threads: int) -> None:
+        """settings: a job's, by their dotted names; model.path is one of them."""
+        job = make_job({}, (_NOWHERE | dict(settings)).items(), "benchmark")
+        # A worker reads and commits shards; the benchmark hands its rows to what is inside.
+        self._responder = build_worker(job, Fingerprint({}), threads=threads, on_gpu=False)._responder
+        # An embedding model has no engine.
+        runner: Runner | None = getattr(self._responder, "_runner", None)
+        self._engine = runner.engine if runner else None
         # The tokens that each row of the last run got.
         self.out: list[int] = []
-        self._responder: Responder
-        config = EngineConfig(slots=slots, context=context, reproducible=reproducible)
-        if embeds:
-            embedder = Embedder(LlamaEmbeddingModel(file, EngineConfig(), threads=threads))
-            answers = Answers("local", "bench", pa.schema([]), "embed")
-            self._responder = EmbeddingResponder(embedder, answers, names=_NAMES, truncate=False)
-            return
-        settings = fit(config, file.traits, threads=threads, on_gpu=False, memory=_MEMORY)
-        generative = LlamaGenerativeModel(file, settings)
-        self._engine = Engine(generative, slots=settings.slots, step_tokens=settings.ubatch)
-        self._responder = GenerativeResponder(
-            Runner(self._engine),
-            generative.vocabulary,
-            Answers("local", "bench", pa.schema([])),
-            names=_NAMES,
-            context=settings.context,
-            seconds=600,
-        )
 
     def run(self, task: Task) -> Result:
         """All of the task's rows, from their bodies to their answers."""
@@ -70,8 +51,9 @@ class Nightherd:
             seconds,
             len(rows),
             sum(usage["prompt_tokens"] for usage in usages),
-            sum(usage["completion_tokens"] for usage in usages),
+            sum(self.out),
             self._outside(seconds),
+            agreement(task.bodies[0], [answer.get("text") or "" for answer in answers]),
         )
 
     def close(self) -> None:

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench_tasks import Body, Result, Task
+from bench_schemas import agreement
+from bench_tasks import Body, Result, Task, without
 
 # Texts of one embedding request: a request each would measure HTTP rather than the server.
 TEXTS = 16
@@ -51,7 +52,7 @@ class Server:
 
     def run(self, task: Task) -> Result:
         """All of the task's rows, as fast as the server answers them."""
-        bodies = _requests(task)
+        bodies = requests(task)
         began = time.perf_counter()
         with ThreadPoolExecutor(self._clients) as clients:
             answers = list(clients.map(lambda body: self._post(task.url, body), bodies))
@@ -62,6 +63,7 @@ class Server:
             len(task.bodies),
             sum(usage["prompt_tokens"] for usage in usages),
             sum(usage.get("completion_tokens", 0) for usage in usages),
+            agreement=agreement(task.bodies[0], [_text(answer) for answer in answers]),
         )
 
     def close(self) -> None:
@@ -134,9 +136,18 @@ class Server:
         return dict(answer)
 
 
-def _requests(task: Task) -> list[Body]:
+def requests(task: Task) -> list[Body]:
+    """The bodies that a server is sent for the rows of `task`."""
     if task.embeds:
         texts = iter(body["input"] for body in task.bodies)
         groups = iter(lambda: list(itertools.islice(texts, TEXTS)), [])
         return [{"input": group, "encoding_format": "base64"} for group in groups]
-    return [body | {"ignore_eos": True} if task.exact else body for body in task.bodies]
+    if task.grammar:
+        return [without(body, "guided_regex") | {"grammar": task.grammar} for body in task.bodies]
+    return task.bodies
+
+
+def _text(answer: Body) -> str:
+    """Of a chat or a completion; nothing of an embedding."""
+    choice = answer.get("choices", [{}])[0]
+    return str(choice.get("message", {}).get("content") or choice.get("text") or "")

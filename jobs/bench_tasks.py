@@ -1,105 +1,164 @@
-"""The benchmark's three workloads, as request bodies that nightherd and a server both take."""
+"""The benchmark's workloads, as request bodies that nightherd and a server both take."""
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from bench_schemas import LABEL, PLAIN, PLAIN_GRAMMAR, RECORD, response_format
+from bench_texts import ENUM_RULES, OBJECT_RULES, QUESTIONS, RULES, document, note, scraps, story
+
 Body = dict[str, Any]
+QUESTIONS_EACH = 4
 
 
 @dataclass(frozen=True)
 class Task:
-    """unit: what is compared, "tokens/s" generated or "rows/s". exact: every row has max_tokens tokens."""
+    """unit: what is compared, "tokens/s" generated or "rows/s". context: tokens that a row needs at most.
+
+    grammar: what llama-server takes in the place of guided_regex, which it ignores.
+    """
 
     name: str
     url: str
     unit: str
     bodies: list[Body] = field(repr=False)
-    exact: bool = False
+    context: int = 640
+    grammar: str | None = None
 
     @property
     def embeds(self) -> bool:
         return self.url == "/v1/embeddings"
 
+    def first(self, rows: int) -> Task:
+        """Its first rows."""
+        return replace(self, bodies=self.bodies[:rows])
+
+    def free(self) -> Task:
+        """The same rows, as long, with nothing that constrains their answers."""
+        bodies = [without(body, "guided_regex") | {"ignore_eos": True} for body in self.bodies]
+        return replace(self, bodies=bodies, grammar=None)
+
 
 @dataclass(frozen=True)
 class Result:
-    """One run. outside: the share of the time that was spent outside the model, where it is known."""
+    """One run. outside: the share of the time that was spent outside the model, where it is known.
+
+    agreement: the share of answers that keep to their schema, where there is one.
+    """
 
     seconds: float
     rows: int
     prompt_tokens: int
     completion_tokens: int
     outside: float | None = None
+    agreement: float | None = None
 
     def speed(self, unit: str) -> float:
         return (self.completion_tokens if unit == "tokens/s" else self.rows) / self.seconds
 
 
 GREEDY: Body = {"temperature": 0, "repeat_penalty": 1.0}
-THINGS = "lamp bridge kettle forest letter violin market harbour orchard clock garden ladder mirror".split()
-PEOPLE = "baker sailor teacher doctor farmer painter miller tailor nurse pilot clerk weaver".split()
-PLACES = "village island station valley castle library desert school lighthouse tavern mill ferry".split()
-FEELINGS = "It was cold. Nobody spoke. The rain had stopped. Bells rang. A dog barked.".split(". ")
-
-RULES = [
-    "You sort the notes that travellers leave at the desk of a hotel, so that the right person reads them.",
-    "Read the note and answer with the name of one desk, in small letters, and with nothing else.",
-    "Write rooms if the note is about the bed, the heating, noise, light, or the key of a room.",
-    "Write kitchen if the note is about breakfast, dinner, drinks, dishes, or what somebody can't eat.",
-    "Write transport if the note is about trains, taxis, bicycles, parking, or the way to a place.",
-    "Write money if the note is about a bill, a price, a refund, a card that was refused, or a receipt.",
-    "Write lost if the note is about something that was forgotten, found, stolen, or left in a room.",
-    "Write thanks if the note praises somebody or something and asks for nothing at all.",
-    "If a note is about two desks, take the one that has to act first; if you can't tell, write rooms.",
-    "Never write more than the one word; never explain, apologise, greet, or repeat the note.",
-    "A note may be rude, or full of spelling errors, or in another language: sort it all the same.",
-    "Names, dates and numbers of rooms never matter, so don't let them lead you to a choice.",
-]
 
 
-def tasks(rows: dict[str, int]) -> list[Task]:
-    """The tasks named in `rows`, each with so many rows; the same ones every time."""
-    makers = {"generation": _generation, "labeling": _labeling, "embeddings": _embeddings}
-    return [makers[name](count) for name, count in rows.items()]
+def make_task(name: str, rows: int, part: int = 0) -> Task:
+    """The task's table with so many rows: the same one every time.
+
+    part: another number gives other rows of the same kind, so that no run can use an earlier run's work.
+    """
+    return _MAKERS[name](random.Random(f"{name} {part}"), rows)
 
 
-def _generation(count: int) -> Task:
+def without(body: Body, field: str) -> Body:
+    return {name: value for name, value in body.items() if name != field}
+
+
+def _generation(draw: random.Random, rows: int) -> Task:
     """Short prompts, 64 tokens each."""
-    draw = random.Random(1)
-
-    def prompt() -> str:
-        return (
-            f"The story of the {draw.choice(PEOPLE)} and the {draw.choice(THINGS)} begins in a "
-            f"{draw.choice(PLACES)}, where"
-        )
-
-    bodies = [{"prompt": prompt(), "max_tokens": 64} | GREEDY for _ in range(count)]
-    return Task("generation", "/v1/completions", "tokens/s", bodies, exact=True)
+    bodies = [_story(text) for text in _distinct(story, draw, rows)]
+    return Task("generation", "/v1/completions", "tokens/s", bodies)
 
 
-def _labeling(count: int) -> Task:
+def _constrained(draw: random.Random, rows: int) -> Task:
+    """As generation, under a regular expression that excludes few tokens, and forces none."""
+    form = {"guided_regex": PLAIN}
+    bodies = [without(_story(text), "ignore_eos") | form for text in _distinct(story, draw, rows)]
+    return Task("constrained", "/v1/completions", "tokens/s", bodies, grammar=PLAIN_GRAMMAR)
+
+
+def _labeling(draw: random.Random, rows: int) -> Task:
     """An instruction of about 300 tokens that all rows share, texts of about 60, at most 8 tokens out."""
-    draw = random.Random(2)
-    system = {"role": "system", "content": "\n".join(RULES)}
-    bodies = [
-        {"messages": [system, {"role": "user", "content": _text(draw, 3)}], "max_tokens": 8} | GREEDY
-        for _ in range(count)
-    ]
-    return Task("labeling", "/v1/chat/completions", "rows/s", bodies)
+    return _chats("labeling", [_chat(scraps(draw, 3), 8, RULES) for _ in range(rows)])
 
 
-def _embeddings(count: int) -> Task:
+def _enum(draw: random.Random, rows: int) -> Task:
+    """As labeling, texts of 40 to 400 characters, the label one of six in a JSON object."""
+    form = {"response_format": response_format("label", LABEL)}
+    return _chats("enum", [_chat(text, 48, ENUM_RULES) | form for text in _distinct(note, draw, rows)])
+
+
+def _object(draw: random.Random, rows: int) -> Task:
+    """As enum, with five fields: two enums, an integer, a boolean, a string of at most 40 characters."""
+    form = {"response_format": response_format("record", RECORD)}
+    return _chats("object", [_chat(text, 128, OBJECT_RULES) | form for text in _distinct(note, draw, rows)])
+
+
+def _documents(draw: random.Random, rows: int) -> Task:
+    """Four questions on each document of about 600 tokens, shuffled; at most 8 tokens out."""
+    bodies: list[Body] = []
+    while len(bodies) < rows:
+        text = document(draw)
+        questions = draw.sample(QUESTIONS, min(QUESTIONS_EACH, rows - len(bodies)))
+        bodies += [_chat(f"{text}\n\n{question} Answer in a word.", 8) for question in questions]
+    draw.shuffle(bodies)
+    return replace(_chats("documents", bodies), context=768)
+
+
+def _duplicates(draw: random.Random, rows: int) -> Task:
+    """As labeling, every row twice, shuffled."""
+    bodies = [_chat(scraps(draw, 3), 8, RULES) for _ in range((rows + 1) // 2)]
+    bodies = (bodies * 2)[:rows]
+    draw.shuffle(bodies)
+    return _chats("duplicates", bodies)
+
+
+def _embeddings(draw: random.Random, rows: int) -> Task:
     """Texts of about 37 tokens."""
-    draw = random.Random(3)
-    return Task("embeddings", "/v1/embeddings", "rows/s", [{"input": _text(draw, 2)} for _ in range(count)])
+    return Task("embeddings", "/v1/embeddings", "rows/s", [{"input": scraps(draw, 2)} for _ in range(rows)])
 
 
-def _text(draw: random.Random, sentences: int) -> str:
-    return " ".join(
-        f"Room {draw.randint(2, 999)}: the {draw.choice(PEOPLE)} left the {draw.choice(THINGS)} "
-        f"near the {draw.choice(PLACES)}. {draw.choice(FEELINGS).rstrip('.')}."
-        for _ in range(sentences)
-    )
+def _distinct(make: Callable[[random.Random], str], draw: random.Random, count: int) -> list[str]:
+    """Texts of which no two are equal: an equal row would cost nothing."""
+    texts: dict[str, None] = {}
+    while len(texts) < count:
+        texts[make(draw)] = None
+    return list(texts)
+
+
+def _story(prompt: str) -> Body:
+    return {"prompt": prompt, "max_tokens": 64, "ignore_eos": True} | GREEDY
+
+
+def _chat(text: str, max_tokens: int, rules: list[str] | None = None) -> Body:
+    messages = [{"role": "user", "content": text}]
+    if rules:
+        messages.insert(0, {"role": "system", "content": "\n".join(rules)})
+    return {"messages": messages, "max_tokens": max_tokens} | GREEDY
+
+
+def _chats(name: str, bodies: list[Body]) -> Task:
+    return Task(name, "/v1/chat/completions", "rows/s", bodies)
+
+
+_MAKERS = {
+    "generation": _generation,
+    "labeling": _labeling,
+    "embeddings": _embeddings,
+    "enum": _enum,
+    "object": _object,
+    "documents": _documents,
+    "duplicates": _duplicates,
+    "constrained": _constrained,
+}
