@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,53 +17,12 @@ from openai.types.shared import ErrorObject
 
 from pipeline.answer_columns import response_schema
 from pipeline.answers import Answers, Embeddings, tally
-from pipeline.engine.fake import EOS, FakeVocabulary
-from pipeline.engine.logprobs import TokenLogprob
-from pipeline.engine.sequence import FinishReason, Generation
+from pipeline.engine.sequence import Generation
 from pipeline.errors import ConfigError, RowError
 from pipeline.openai_body import to_openai
 from pipeline.rows import Row
 from pipeline.schema import parse_request
-
-NOTHING = pa.schema([])
-CHAT = parse_request("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}]})
-COMPLETION = parse_request("/v1/completions", {"prompt": "Hi"})
-VOCABULARY = FakeVocabulary()
-generate = Answers("m", "fingerprint", NOTHING, vocabulary=VOCABULARY)
-embed = Answers("m", "fingerprint", NOTHING, "embed")
-
-logprobs = st.floats(-200, 0) | st.just(-math.inf)
-
-
-@st.composite
-def entries(draw: st.DrawFn, token: int) -> TokenLogprob:
-    """The token, with some of the likeliest ones, itself among them or not."""
-    known = draw(st.dictionaries(st.integers(0, 259), logprobs, max_size=4)) | {token: draw(logprobs)}
-    falling = sorted(known.items(), key=lambda item: -item[1])
-    return TokenLogprob(token, known[token], tuple(falling[: draw(st.integers(0, 5))]))
-
-
-@st.composite
-def generations(draw: st.DrawFn, asked: bool | None = None) -> Generation:
-    """asked: whether the row asked for logprobs."""
-    text = draw(st.text(max_size=20))
-    tokens = (*text.encode(), EOS)
-    asked = draw(st.booleans()) if asked is None else asked
-    return Generation(
-        text=text,
-        tokens=tokens,
-        finish_reason=draw(st.sampled_from(FinishReason.__args__)),
-        prompt_tokens=draw(st.integers(1, 500)),
-        cached_tokens=draw(st.integers(0, 500)),
-        logprobs=tuple(draw(entries(token)) for token in tokens) if asked else (),
-        complete=draw(st.booleans()),
-    )
-
-
-def through_parquet(answers: Answers, *rows: dict[str, Any]) -> list[dict[str, Any]]:
-    sink = pa.BufferOutputStream()
-    pq.write_table(answers.table(rows, pa.table({"_": [0] * len(rows)})), sink)
-    return pq.read_table(pa.BufferReader(sink.getvalue())).to_pylist()
+from tests.generated import CHAT, COMPLETION, NOTHING, embed, generate, generations, said, through_parquet
 
 
 def vectors(count: int) -> Embeddings:
@@ -117,37 +74,6 @@ def test_keys_that_openai_always_sends_are_there(generation: Generation) -> None
     assert choice["message"] == {"role": "assistant", "content": generation.text, "refusal": None}
     assert other.keys() == {"index", "text", "finish_reason", "logprobs"}
     assert (choice["logprobs"] is None) == (other["logprobs"] is None) == (not generation.logprobs)
-
-
-@given(generations(asked=True))
-def test_logprobs_of_a_chat_spell_its_text(generation: Generation) -> None:
-    (record,) = through_parquet(generate, generate.chat(Row("a", CHAT), [generation], 1))
-    listed = to_openai(record)["choices"][0]["logprobs"]["content"]
-    assert bytes(byte for entry in listed for byte in entry["bytes"]).decode() == generation.text
-    for entry, asked in zip(listed, generation.logprobs, strict=False):
-        assert entry["token"] == bytes(entry["bytes"]).decode(errors="replace")
-        assert entry["logprob"] == max(asked.logprob, -9999)
-        assert [other["logprob"] for other in entry["top_logprobs"]] == [max(p, -9999) for _, p in asked.top]
-
-
-@given(generations(asked=True))
-def test_logprobs_of_a_completion_are_parallel_lists(generation: Generation) -> None:
-    (record,) = through_parquet(generate, generate.completion(Row("a", COMPLETION), [generation], 1))
-    found = to_openai(record)["choices"][0]["logprobs"]
-    assert len({len(values) for values in found.values()}) == 1
-    assert len(found["tokens"]) == len(generation.text.encode())
-    for text, logprob, likeliest, at in zip(
-        found["tokens"], found["token_logprobs"], found["top_logprobs"], found["text_offset"], strict=True
-    ):
-        assert likeliest[text] >= logprob
-        assert text in ("\N{REPLACEMENT CHARACTER}", generation.text[at])
-
-
-def test_what_a_stop_string_cut_off_has_no_logprobs() -> None:
-    found = tuple(TokenLogprob(token, -1.0) for token in b"no!ne")
-    generation = Generation("no", tuple(b"no!ne"), "stop", 1, 0, found)
-    record = generate.chat(Row("a", CHAT), [generation], 1)
-    assert [e["token"] for e in record["choices"][0]["logprobs"]["content"]] == ["n", "o"]
 
 
 @pytest.mark.parametrize("asked", ["one", ["one"], ["one", "two", "three"], [1, 2], [[1], [2]]])
@@ -218,3 +144,12 @@ def test_a_tally_counts_every_row_once(outcomes: list[Generation | None]) -> Non
     assert total.cached_tokens == sum(g.cached_tokens for g in answered)
     assert total.attempts == len(answered) + 3 * total.failed
     assert total.seconds == 2.0
+
+
+def test_a_reused_answer_cost_no_prompt_and_is_counted() -> None:
+    fresh = generate.chat(Row("a", CHAT), [said("so")], 1)
+    again = generate.chat(Row("b", CHAT), [said("so")], 1, reused=True)
+    assert again["usage"]["prompt_tokens_details"]["cached_tokens"] == again["usage"]["prompt_tokens"]
+    assert fresh["id"] != again["id"]
+    assert tally([fresh, again], seconds=1.0).reused == 1
+    assert "reused" not in generate.schema.names

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,95 +17,23 @@ from openai.types.chat import ChatCompletion
 from openai.types.shared import ErrorObject
 from typer.testing import CliRunner
 
-from pipeline.answer_columns import Kind
-from pipeline.answers import Answers, Embeddings
 from pipeline.cli import app
-from pipeline.config import JobConfig
 from pipeline.engine.sequence import Generation
-from pipeline.errors import ConfigError, OutputError, RowError
+from pipeline.errors import ConfigError, OutputError
 from pipeline.export import Exported, export
-from pipeline.fingerprint import Fingerprint
-from pipeline.footer import count
 from pipeline.manifest import Manifest
 from pipeline.records import chunk_name, response_name
-from pipeline.rows import Row
-from pipeline.schema import parse_request
-from pipeline.shards import Chunk, Shard, ShardPlan
+from pipeline.shards import Chunk
 from pipeline.storage import Storage
-from tests.test_answers import CHAT, COMPLETION, VOCABULARY, generations
+from tests.given_job import FINE, OUTSIDE, Job, Outcome, outcomes
 
-OUTSIDE = ("worker_crashed", "deadline_exceeded")
-REJECTED = ("invalid_request", "model_not_found", "server_error")
 BODIES = {"chat.completion": ChatCompletion, "text_completion": Completion, "list": CreateEmbeddingResponse}
 
-outcomes = st.one_of(
-    st.tuples(st.just("chat"), st.lists(generations(), min_size=1, max_size=2)),
-    st.tuples(st.just("completion"), st.lists(generations(), min_size=1, max_size=2)),
-    st.tuples(st.just("error"), st.sampled_from(OUTSIDE + REJECTED)),
-)
-Outcome = tuple[str, Any]
-FINE: Outcome = ("chat", [Generation("hi", (104, 105), "stop", 1, 0)])
 
-
-class Job:
-    """A job over shards of given outcomes, of which nothing is committed yet."""
-
-    def __init__(
-        self, shards: Mapping[str, Sequence[Outcome]], kind: Kind = "generate", url: str = ""
-    ) -> None:
-        self.url = url or f"memory://{uuid.uuid4()}"
-        self.plans = {
-            name: ShardPlan(Shard(name, f"/nowhere/{name}", 1, ""), len(rows), "0", (), ("messages",))
-            for name, rows in shards.items()
-        }
-        self.rows = {name: list(rows) for name, rows in shards.items()}
-        config = JobConfig.model_validate(
-            {"model": {"path": "m"}, "input": {"path": "i"}, "output": {"path": self.url, "keep": ["kept"]}}
-        )
-        prints = Fingerprint.of(config, "ab" * 32, self.plans.values())
-        kept = pa.schema({"kept": pa.string()})
-        self.answers = Answers("m", prints.digest, kept, kind, vocabulary=VOCABULARY)
-        self.manifest = Manifest(Storage.at(self.url), prints)
-        self.manifest.begin()
-
-    @property
-    def names(self) -> list[str]:
-        return [f"{name}:{n}" for name in sorted(self.rows) for n in range(len(self.rows[name]))]
-
-    def table(self, chunk: Chunk) -> pa.Table:
-        numbers = range(chunk.start, chunk.stop)
-        records = [self.record(f"{chunk.shard}:{n}", *self.rows[chunk.shard][n]) for n in numbers]
-        return self.answers.table(records, pa.table({"kept": ["x"] * chunk.rows}))
-
-    def record(self, name: str, kind: str, what: Any) -> dict[str, Any]:
-        if kind == "error":
-            return self.answers.error(name, RowError(what, "it says why", "messages"), 1)
-        if kind == "embedding":
-            request = parse_request("/v1/embeddings", {"input": ["?"] * len(what)})
-            return self.answers.embedding(Row(name, request), Embeddings(np.float32(what), 3), 1)
-        if kind == "chat":
-            return self.answers.chat(Row(name, CHAT), what, 1)
-        return self.answers.completion(Row(name, COMPLETION), what, 1)
-
-    def commit(self, *names: str) -> Job:
-        for name in names or self.plans:
-            table = self.table(Chunk(name, 0, self.plans[name].rows))
-            self.manifest.commit_whole(self.plans[name], table, count(table))
-        return self
-
-    def commit_chunk(self, chunk: Chunk) -> None:
-        table = self.table(chunk)
-        self.manifest.commit_chunk(chunk, table, count(table))
-
-    def finish(self) -> Job:
-        self.commit()
-        self.manifest.finish(list(self.plans.values()))
-        return self
-
-    def export(self, **options: Any) -> bytes:
-        target = f"{self.url}-export/results.jsonl"
-        export(self.url, target, **options)
-        return read(target)
+def exported(job: Job, **options: Any) -> bytes:
+    target = f"{job.url}-export/results.jsonl"
+    export(job.url, target, **options)
+    return read(target)
 
 
 def read(url: str) -> bytes:
@@ -147,21 +74,21 @@ def check(line: dict[str, Any], outcome: Outcome) -> None:
 )
 def test_each_row_has_its_line_in_the_inputs_order(shards: dict[str, list[Outcome]]) -> None:
     job = Job(shards).finish()
-    data = job.export()
+    data = exported(job)
     asked = [outcome for name in sorted(shards) for outcome in shards[name]]
     assert ids_of(data) == job.names
     for line, outcome in zip(lines_of(data), asked, strict=True):
         check(line, outcome)
     assert len({line["id"] for line in lines_of(data)}) == len(asked)
-    assert job.export() == data
+    assert exported(job) == data
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(outcomes, max_size=6))
 def test_failed_rows_may_have_a_file_of_their_own(rows: list[Outcome]) -> None:
     job = Job({"a.parquet": rows}).finish()
-    whole = job.export()
-    results = job.export(errors=f"{job.url}-export/errors.jsonl")
+    whole = exported(job)
+    results = exported(job, errors=f"{job.url}-export/errors.jsonl")
     errors = read(f"{job.url}-export/errors.jsonl")
     failed = {f"a.parquet:{n}" for n, (kind, _) in enumerate(rows) if kind == "error"}
     assert set(ids_of(errors)) == failed
@@ -175,7 +102,7 @@ def test_failed_rows_may_have_a_file_of_their_own(rows: list[Outcome]) -> None:
 def test_embeddings_are_embedding_responses(vectors: int) -> None:
     found = np.eye(vectors, 4) / 3
     job = Job({"a.parquet": [("embedding", found), ("error", "invalid_request")]}, "embed").finish()
-    line, other = lines_of(job.export())
+    line, other = lines_of(exported(job))
     check(other, ("error", "invalid_request"))
     body = CreateEmbeddingResponse.model_validate(line["response"]["body"], strict=True)
     assert np.array_equal(np.float32([item.embedding for item in body.data]), np.float32(found))
@@ -187,7 +114,7 @@ def test_many_rows_and_row_groups_keep_their_order() -> None:
         job.commit_chunk(Chunk("a.parquet", start, start + 100))
     job.manifest.commit_shard(job.plans["a.parquet"])
     job.manifest.finish(list(job.plans.values()))
-    assert ids_of(job.export()) == job.names
+    assert ids_of(exported(job)) == job.names
 
 
 def test_an_unfinished_job_is_refused_unless_a_part_will_do() -> None:
@@ -195,11 +122,11 @@ def test_an_unfinished_job_is_refused_unless_a_part_will_do() -> None:
     for start in (4, 0):
         job.commit_chunk(Chunk("b.parquet", start, start + 3))
     with pytest.raises(OutputError, match=r"isn't finished.*--partial"):
-        job.export()
+        exported(job)
     numbers = {"a": range(5), "b": (0, 1, 2, 4, 5, 6)}
-    data = job.export(partial=True)
+    data = exported(job, partial=True)
     assert ids_of(data) == [f"{name}.parquet:{n}" for name, found in numbers.items() for n in found]
-    whole = job.finish().export()
+    whole = exported(job.finish())
     assert set(data.splitlines()) < set(whole.splitlines())
 
 
@@ -216,7 +143,7 @@ def test_a_shard_that_is_committed_meanwhile_is_exported_once(monkeypatch: pytes
         return table(manifest, name)
 
     monkeypatch.setattr(Manifest, "table", reading)
-    assert ids_of(job.export(partial=True)) == job.names
+    assert ids_of(exported(job, partial=True)) == job.names
 
 
 def test_an_absent_or_foreign_answer_ends_the_export_and_nothing_is_written() -> None:
@@ -244,14 +171,14 @@ def test_a_local_file_is_replaced_whole_and_nothing_else_is_left(tmp_path: Path)
     done = export(job.url, str(tmp_path / "results.jsonl"))
     assert done == Exported(lines=2, failed=1, rows=2)
     assert [path.name for path in tmp_path.iterdir()] == ["results.jsonl"]
-    assert (tmp_path / "results.jsonl").read_bytes() == job.export()
+    assert (tmp_path / "results.jsonl").read_bytes() == exported(job)
 
 
 @pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x1c", "\r", "\n"])
 def test_no_sign_in_a_text_ends_a_line(mark: str) -> None:
     text = f"one{mark}two"
     job = Job({"a.parquet": [("chat", [Generation(text, (1,), "stop", 1, 0)])] * 2}).finish()
-    lines = lines_of(job.export())
+    lines = lines_of(exported(job))
     assert [line["response"]["body"]["choices"][0]["message"]["content"] for line in lines] == [text, text]
 
 

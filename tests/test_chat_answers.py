@@ -1,0 +1,123 @@
+"""What a chat's answer says beside its text: calls, reasoning, labels, and whether it is whole."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openai.types.chat import ChatCompletion
+
+from pipeline.answers import Answers
+from pipeline.openai_body import to_openai
+from pipeline.rows import Row
+from pipeline.schema import parse_request
+from tests.generated import CHAT, NOTHING, generate, said, through_parquet
+
+HERMES = "{% if tools %}{% endif %}" + '<tool_call>\n{"name": <function-name>}' + "<think></think>"
+WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+caller = Answers("m", "fingerprint", NOTHING, template=HERMES)
+
+
+def chat(**fields: Any) -> Row:
+    body = {"messages": [{"role": "user", "content": "Hi"}]} | fields
+    return Row("a", parse_request("/v1/chat/completions", body))
+
+
+def call(city: str) -> str:
+    return f'<tool_call>{{"name": "weather", "arguments": {{"city": "{city}"}}}}</tool_call>'
+
+
+@given(st.lists(st.lists(st.sampled_from(["Rome", "Oslo", "Čáslav"]), max_size=3), min_size=1, max_size=3))
+def test_tool_calls_are_openais(cities: list[list[str]]) -> None:
+    choices = [said("".join(map(call, asked)) or "none") for asked in cities]
+    record = caller.chat(chat(tools=[WEATHER], n=len(cities)), choices, 1)
+    (read,) = through_parquet(caller, record)
+    assert to_openai(read) == to_openai(record)
+    body = ChatCompletion.model_validate(to_openai(read), strict=True)
+    found = [choice.message.tool_calls or [] for choice in body.choices]
+    assert [[json.loads(c.function.arguments)["city"] for c in calls] for calls in found] == cities
+    assert [choice.finish_reason for choice in body.choices] == [
+        "tool_calls" if asked else "stop" for asked in cities
+    ]
+    contents = [choice.message.content for choice in body.choices]
+    assert contents == [None if asked else "none" for asked in cities]
+    ids = [c.id for calls in found for c in calls]
+    assert len(set(ids)) == len(ids) == sum(map(len, cities))
+    assert all(re.fullmatch(r"call_[0-9a-f]{24}", name) for name in ids)
+    assert read["text"] == body.choices[0].message.content
+
+
+def test_tool_calls_follow_what_the_request_allows() -> None:
+    two = said(call("Rome") + call("Oslo"))
+
+    def calls(**fields: Any) -> int:
+        message = to_openai(caller.chat(chat(**fields), [two], 1))["choices"][0]["message"]
+        return len(message.get("tool_calls", []))
+
+    assert calls() == calls(tools=[WEATHER], tool_choice="none") == 0
+    assert calls(tools=[WEATHER], parallel_tool_calls=False) == 1
+    assert calls(tools=[WEATHER]) == calls(tools=[WEATHER], tool_choice="required") == 2
+
+
+def test_an_answer_that_was_cut_off_ends_by_length_whatever_it_holds() -> None:
+    cut = said(call("Rome") + "<tool_call>", finish_reason="length")
+    record = caller.chat(chat(tools=[WEATHER]), [cut], 1)
+    assert record["finish_reason"] == "length"
+    assert to_openai(record)["choices"][0]["message"]["content"] == "<tool_call>"
+
+
+def test_reasoning_has_a_place_of_its_own() -> None:
+    row, text = chat(), "<think>\nwhy?\n</think>\n\nSo."
+    (record,) = through_parquet(caller, caller.chat(row, [said(text)], 1))
+    body = ChatCompletion.model_validate(to_openai(record), strict=True)
+    assert (body.choices[0].message.content, record["text"]) == ("So.", "So.")
+    assert to_openai(record)["choices"][0]["message"]["reasoning_content"] == "why?"
+    guided = caller.chat(chat(guided_regex=".*"), [said(text)], 1)
+    assert guided["text"] == text
+
+
+@pytest.mark.parametrize(
+    ("fields", "whole", "complete"),
+    [
+        ({}, [True], None),
+        ({"response_format": {"type": "json_object"}}, [True], True),
+        ({"response_format": {"type": "json_object"}}, [False], False),
+        ({"guided_choice": ["yes", "no"], "n": 3}, [True, False, True], False),
+        ({"guided_choice": ["yes", "no"], "n": 2}, [True, True], True),
+        ({"tools": [WEATHER], "tool_choice": "required"}, [False], False),
+        ({"tools": [WEATHER]}, [True], None),
+    ],
+)
+def test_half_an_answer_is_never_passed_off_as_valid(
+    fields: dict[str, Any], whole: list[bool], complete: bool | None
+) -> None:
+    choices = [said("yes", complete=each) for each in whole]
+    (record,) = through_parquet(caller, caller.chat(chat(**fields), choices, 1))
+    assert record["complete"] is complete
+    assert [c["finish_reason"] for c in record["choices"]] == ["stop" if each else "length" for each in whole]
+
+
+@given(st.dictionaries(st.text(), st.floats(-700, 0) | st.just(-math.inf), min_size=1, max_size=6))
+def test_labels_have_probabilities_that_add_up_in_the_requests_order(labels: dict[str, float]) -> None:
+    (record,) = through_parquet(generate, generate.chat(Row("a", CHAT), [said("yes")], 1, labels))
+    found = record["label_logprobs"]
+    assert [entry["label"] for entry in found] == list(labels)
+    assert math.isclose(sum(entry["probability"] for entry in found), 1)
+    for entry, (_, logprob) in zip(found, labels.items(), strict=True):
+        assert entry["logprob"] == max(logprob, -9999)
+        for other, (_, others) in zip(found, labels.items(), strict=True):
+            assert entry["probability"] >= other["probability"] or logprob < others
+    body = to_openai(record)
+    assert body["label_logprobs"] == found
+    ChatCompletion.model_validate(body, strict=True)
+
+
+def test_rows_that_ask_for_no_labels_have_none() -> None:
+    (record,) = through_parquet(generate, generate.chat(Row("a", CHAT), [said("yes")], 1))
+    assert record["label_logprobs"] is None
+    assert "label_logprobs" not in to_openai(record)
