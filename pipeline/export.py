@@ -22,6 +22,7 @@ from pipeline.fingerprint import Fingerprint
 from pipeline.footer import read_footer
 from pipeline.manifest import Manifest
 from pipeline.openai_body import to_openai
+from pipeline.parquet import parquet_file
 from pipeline.records import RECORD, SUCCESS, WORK, chunk_name, read_record, response_name
 from pipeline.shards import Chunk
 from pipeline.storage import Storage
@@ -117,7 +118,7 @@ class _Answers:
 
     def _response(self, shard: str, start: int = 0) -> Iterator[tuple[int, pa.Table]]:
         with self.manifest.output.open_input(response_name(shard)) as file:
-            parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
+            parquet = parquet_file(file, buffer_size=1 << 20)
             self._check(parquet, shard)
             at, names = 0, _own(parquet.schema_arrow)
             for batch in parquet.iter_batches(batch_size=_ROWS, columns=names, use_threads=False):

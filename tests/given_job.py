@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -75,10 +76,11 @@ class Job:
             return self.answers.chat(Row(name, CHAT), what, 1)
         return self.answers.completion(Row(name, COMPLETION), what, 1)
 
-    def commit(self, *names: str) -> Job:
+    def commit(self, *names: str, reused: int = 0) -> Job:
+        """reused: rows of each shard that were equal to others."""
         for name in names or self.plans:
             table = self.table(Chunk(name, 0, self.plans[name].rows))
-            self.manifest.commit_whole(self.plans[name], table, count(table))
+            self.manifest.commit_whole(self.plans[name], table, replace(count(table), reused=reused))
         return self
 
     def commit_chunk(self, chunk: Chunk) -> None:
