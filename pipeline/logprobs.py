@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from pipeline.engine.logprobs import TokenLogprob
@@ -20,7 +21,8 @@ LOWEST = -9999.0
 @dataclass(frozen=True)
 class LogprobWriter:
     """Listed are the tokens that the text is made of: neither the end of generation nor what a stop
-    string cut off. A token's text is its own bytes, with U+FFFD for a part of a character."""
+    string cut off. A token's text is its own bytes, with U+FFFD for a part of a character; a control
+    token has no bytes, and its name for a text."""
 
     vocabulary: Vocabulary
 
@@ -49,7 +51,16 @@ class LogprobWriter:
         }
 
     def text(self, token: int) -> str:
-        return self.vocabulary.piece(token).decode(errors="replace")
+        return self.vocabulary.piece(token).decode(errors="replace") or self._names.get(token, "")
+
+    @cached_property
+    def _names(self) -> dict[int, str]:
+        """The control tokens' texts, by which templates call them."""
+        known = ((self._tokenize(text), text) for text in self.vocabulary.control_texts)
+        return {tokens[0]: text for tokens, text in known if len(tokens) == 1}
+
+    def _tokenize(self, text: str) -> list[int]:
+        return self.vocabulary.tokenize(text, add_special=False, parse_special=True)
 
     def _listed(self, generation: Generation) -> Iterator[tuple[TokenLogprob, int]]:
         """The tokens of the text, each with the place in the text where it begins."""

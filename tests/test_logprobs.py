@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from openai.types import Completion
 
 from pipeline.answers import Answers
-from pipeline.engine.fake import FakeVocabulary
+from pipeline.engine.fake import EOS, IM_END, FakeVocabulary
 from pipeline.engine.logprobs import TokenLogprob
 from pipeline.engine.sequence import Generation
 from pipeline.openai_body import to_openai
@@ -49,6 +49,17 @@ def test_logprobs_of_a_completion_are_parallel_lists(generation: Generation) -> 
     ):
         assert likeliest[text] >= logprob
         assert text in ("\N{REPLACEMENT CHARACTER}", generation.text[at])
+
+
+def test_the_end_is_told_by_its_name_among_the_likeliest_tokens() -> None:
+    found = TokenLogprob(97, -1.0, ((97, -1.0), (EOS, -2.0), (IM_END, -3.0)))
+    generation = Generation("a", (97,), "length", 1, 0, (found,))
+    chat = generate.chat(Row("a", CHAT), [generation], 1)["choices"][0]["logprobs"]["content"][0]
+    told = [(other["token"], other["bytes"]) for other in chat["top_logprobs"]]
+    assert told == [("a", [97]), ("</s>", None), ("<|im_end|>", None)]
+    completion = to_openai(generate.completion(Row("a", COMPLETION), [generation], 1))
+    likeliest = completion["choices"][0]["logprobs"]["top_logprobs"]
+    assert likeliest == [{"a": -1.0, "</s>": -2.0, "<|im_end|>": -3.0}]
 
 
 def test_what_a_stop_string_cut_off_has_no_logprobs() -> None:
