@@ -91,10 +91,10 @@ class Candidates:
 def likeliest(logits: NDArray[np.float32]) -> int:
     """The token of the largest logit. Raises RowError where there is none."""
     token = int(logits.argmax())
-    if logits[token] > -np.inf:
+    if np.isfinite(logits[token]):
         return token
-    if np.isnan(logits[token]):
-        raise RowError("server_error", "the model gave logits that are not numbers")
+    if logits[token] != -np.inf:
+        raise RowError("server_error", "the model gave logits that are not finite numbers")
     reason = "logit_bias bans every token that the row's constraint allows in one place"
     raise RowError("invalid_request", reason, "logit_bias")
 
