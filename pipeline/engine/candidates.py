@@ -8,14 +8,15 @@ A logit of -inf stands for a token that is not allowed, and is never among the c
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import RowError
 
-_COLUMNS = 64  # tokens of which the largest logit is looked up first
-_FEW = 1024  # candidates among which most draws end
+_COLUMN = 64  # keys of which the largest stands for the rest at first
+_FEW = (1024, 8192)  # candidates among which most draws end
 _LOWEST = np.finfo(np.float32).min  # above -inf, and no logit is lower
 
 
@@ -46,9 +47,10 @@ class Candidates:
             return self
         weights = self.weights()
         total = weights.sum(dtype=np.float64)
-        surprise = np.log(total) - (self.logits - self.logits.max())
-        entropy = (weights * surprise).sum(dtype=np.float64) / total
-        nearness = -np.abs(surprise - entropy).astype(np.float32)
+        # float32 throughout, for speed: a scalar of float64 would widen the whole array.
+        surprise = np.float32(np.log(total)) - (self.logits - self.logits.max())
+        entropy = np.float32((weights * surprise).sum(dtype=np.float64) / total)
+        nearness = -np.abs(surprise - entropy)
         return self.take(np.sort(beginning(nearness, weights, share * total)))
 
     def nucleus(self, top_p: float, min_p: float) -> Candidates:
@@ -56,20 +58,23 @@ class Candidates:
 
         Both keep a beginning of the falling order, so that the cheaper one may go first.
         """
-        kept, total = self, 0.0
-        if top_p < 1:
-            total = float(self.weights().sum(dtype=np.float64))
-        if min_p > 0:
-            least = self.logits.max() + np.float32(np.log(min_p))
-            kept = self.take(np.flatnonzero(self.logits >= least))
-        if top_p < 1:
-            kept = kept.take(beginning(kept.logits, kept.weights(), top_p * total))
-        return kept
+        kept = self._at_least(min_p)
+        if top_p >= 1:
+            return kept
+        needed = top_p * float(self.weights().sum(dtype=np.float64))
+        return kept.take(beginning(kept.logits, kept.weights(), needed))
+
+    def _at_least(self, min_p: float) -> Candidates:
+        if min_p <= 0:
+            return self
+        least = self.logits.max() + np.float32(np.log(min_p))
+        return self.take(np.flatnonzero(self.logits >= least))
 
     def without_top_choices(self, threshold: float) -> Candidates:
         """Drops all of those with a probability of at least `threshold`, but the least likely of them."""
         weights = self.weights()
-        top = int(np.count_nonzero(weights >= threshold * weights.sum(dtype=np.float64)))
+        least = np.float32(threshold * weights.sum(dtype=np.float64))
+        top = int(np.count_nonzero(weights >= least))
         if top < 2:
             return self
         dropped = falling(self.logits, top - 1)
@@ -86,10 +91,10 @@ class Candidates:
 def likeliest(logits: NDArray[np.float32]) -> int:
     """The token of the largest logit. Raises RowError where there is none."""
     token = int(logits.argmax())
-    if logits[token] > -np.inf:
+    if np.isfinite(logits[token]):
         return token
-    if np.isnan(logits[token]):
-        raise RowError("server_error", "the model gave logits that are not numbers")
+    if logits[token] != -np.inf:
+        raise RowError("server_error", "the model gave logits that are not finite numbers")
     reason = "logit_bias bans every token that the row's constraint allows in one place"
     raise RowError("invalid_request", reason, "logit_bias")
 
@@ -97,13 +102,20 @@ def likeliest(logits: NDArray[np.float32]) -> int:
 def allowed(logits: NDArray[np.float32], top_k: int = 0) -> Candidates:
     """The `top_k` likeliest tokens of `logits`, shape [vocabulary]; 0: all. Raises RowError without any."""
     likeliest(logits)
+    if not top_k and logits.min() > -np.inf:
+        return Candidates(_places(len(logits)), logits)
     tokens = falling(logits, top_k) if top_k > 0 else np.flatnonzero(logits >= _LOWEST)
     return Candidates(tokens, logits[tokens])
 
 
+@lru_cache(4)
+def _places(count: int) -> NDArray[np.int64]:
+    return np.arange(count)
+
+
 def beginning(keys: NDArray[np.float32], weights: NDArray[np.float32], needed: float) -> NDArray[np.int64]:
     """Indices by falling key: the fewest whose weights reach `needed` together; all where none do."""
-    for count in (_FEW, len(keys)):
+    for count in (*_FEW, len(keys)):
         order = falling(keys, count)
         cumulative = np.cumsum(weights[order], dtype=np.float64)
         if cumulative[-1] >= needed:
@@ -126,9 +138,10 @@ def falling(keys: NDArray[np.float32], count: int) -> NDArray[np.int64]:
 
 
 def _reach(keys: NDArray[np.float32], count: int) -> np.float32:
-    """A bound that the `count` largest keys reach: each column's maximum is a key of its own."""
-    width = len(keys) // _COLUMNS
-    if count > width:
+    """A bound that the `count` largest keys reach: each column's largest is a key of its own."""
+    height = min(_COLUMN, len(keys) // (2 * count))
+    if height < 2:
         return _LOWEST
-    maxima = keys[: width * _COLUMNS].reshape(_COLUMNS, width).max(axis=0)
-    return max(np.partition(maxima, width - count)[width - count], _LOWEST)
+    width = len(keys) // height
+    largest = keys[: height * width].reshape(height, width).max(axis=0)
+    return max(np.partition(largest, width - count)[width - count], _LOWEST)

@@ -37,13 +37,12 @@ class DryPenalties:
     ) -> DryPenalty:
         """A dry sampler that has seen `prompt`. last_n: -1 for the whole text."""
         window = min(last_n, self._context) if last_n >= 0 else self._context
-        prototype = self._prototype(multiplier, base, allowed_length, window, breakers)
-        return DryPenalty(_Handle(lib.llama_sampler_clone(prototype.sampler)), prompt)
+        return DryPenalty(self._prototype(multiplier, base, allowed_length, window, breakers), prompt)
 
     def _new_prototype(
         self, multiplier: float, base: float, allowed_length: int, window: int, breakers: tuple[str, ...]
     ) -> _Handle:
-        texts = (ctypes.c_char_p * len(breakers))(*(text.encode() for text in breakers))
+        texts = (ctypes.c_char_p * len(breakers))(*(text.encode("utf-8", "replace") for text in breakers))
         sampler = lib.llama_sampler_init_dry(
             self._vocab, multiplier, base, allowed_length, window, texts, len(breakers)
         )
@@ -66,14 +65,16 @@ class DryPenalty:
     It can only concern tokens of the text, so that llama.cpp is shown no others.
     """
 
-    def __init__(self, handle: _Handle, prompt: Sequence[int]) -> None:
-        self._handle = handle
-        self._seen: dict[int, None] = {}
-        for token in prompt:
-            self.accept(token)
+    def __init__(self, prototype: _Handle, prompt: Sequence[int]) -> None:
+        """prototype: a dry sampler that has seen no token."""
+        self._prototype = prototype
+        # A copy holds room for a whole context: rows that wait for a slot have none yet.
+        self._own: _Handle | None = None
+        self._unseen = list(prompt)
+        self._words = dict.fromkeys(prompt)
 
     def apply(self, logits: NDArray[np.float32]) -> None:
-        tokens = np.fromiter(self._seen, np.int64, len(self._seen))
+        tokens = np.fromiter(self._words, np.int64, len(self._words))
         entries = np.zeros(len(tokens), _ENTRY)
         entries["id"], entries["logit"] = tokens, logits[tokens]
         array = lib.llama_token_data_array(
@@ -82,9 +83,18 @@ class DryPenalty:
             selected=-1,
             sorted=False,
         )
-        lib.llama_sampler_apply(self._handle.sampler, ctypes.byref(array))
+        lib.llama_sampler_apply(self._caught_up(), ctypes.byref(array))
         logits[tokens] = entries["logit"]
 
     def accept(self, token: int) -> None:
-        self._seen[token] = None
-        lib.llama_sampler_accept(self._handle.sampler, token)
+        self._unseen.append(token)
+        self._words[token] = None
+
+    def _caught_up(self) -> Any:
+        """This row's own sampler, which has seen the text."""
+        if self._own is None:
+            self._own = _Handle(lib.llama_sampler_clone(self._prototype.sampler))
+        for token in self._unseen:
+            lib.llama_sampler_accept(self._own.sampler, token)
+        self._unseen.clear()
+        return self._own.sampler
