@@ -34,11 +34,16 @@ def build_worker(job: JobConfig, fingerprint: Fingerprint, *, threads: int, on_g
     ConfigError.
     """
     model = fetch_model(job.model)
-    path = model.path if on_gpu or not job.model.cpu_repack else repacked(model, Requantiser(threads)).path
+    manifest = Manifest(Storage.at(job.output.path), fingerprint)
+    path = model.path
+    if job.model.cpu_repack and not on_gpu:
+        copy = repacked(model, Requantiser(threads))
+        path = copy.path
+        manifest.note_repack(copy.record)
     identity = Identity(model_id(job, model.path), fingerprint.digest)
     file = LlamaFile(path, gpu_layers(job.engine, on_gpu=on_gpu))
     responder = _responder(job, file, identity, threads=threads, on_gpu=on_gpu)
-    return Worker(job, identity, Manifest(Storage.at(job.output.path), fingerprint), responder)
+    return Worker(job, identity, manifest, responder)
 
 
 def model_id(job: JobConfig, path: Path) -> str:

@@ -17,6 +17,7 @@ from pipeline.parquet import parquet_file
 from pipeline.records import (
     PROGRESS,
     RECORD,
+    REPACK,
     RESPONSES,
     SUCCESS,
     USAGE,
@@ -24,14 +25,14 @@ from pipeline.records import (
     chunk_folder,
     chunk_name,
     footer_of,
-    json_bytes,
     read_record,
     response_name,
     usage_bytes,
     versions,
+    write_record,
 )
 from pipeline.shards import Chunk, ShardPlan
-from pipeline.storage import ASIDE, Storage
+from pipeline.storage import ASIDE, Check, Storage, Write
 from pipeline.tally import Tally
 
 _READERS = 16
@@ -135,6 +136,10 @@ class Manifest:
         self._publish(response_name(plan.shard), lambda: [fixed], footer)
         return self._committed(plan)
 
+    def note_repack(self, note: Mapping[str, Any]) -> None:
+        """Keeps what a worker knows of its repacked model for _SUCCESS; the first worker's note stands."""
+        self._leave(REPACK, lambda file: write_record(file, note))
+
     def finish(self, plans: Sequence[ShardPlan]) -> Tally:
         """Writes usage.parquet, then _SUCCESS, then clears the work folder; the job's totals.
 
@@ -150,6 +155,8 @@ class Manifest:
         self.output.replace(USAGE, usage_bytes({name: finished[name] for name in rows}))
         retry = (self._recorded(RECORD) or {}).get("retry", 0)
         done = {"finished": time.time(), "shards": rows, "totals": totals.to_dict(), "retry": retry}
+        if note := self._recorded(REPACK):
+            done["cpu_repack"] = note
         self._write(SUCCESS, self._record() | done)
         self.output.remove_tree(WORK)
         return totals
@@ -162,10 +169,7 @@ class Manifest:
         }
 
     def _write(self, name: str, record: Mapping[str, Any]) -> None:
-        def write(file: BinaryIO) -> None:
-            file.write(json_bytes(record))
-
-        self.output.publish(name, write)
+        self.output.publish(name, lambda file: write_record(file, record))
 
     def _recorded(self, name: str) -> dict[str, Any] | None:
         return read_record(self.output, name)
@@ -203,15 +207,20 @@ class Manifest:
         self._publish(response_name(plan.shard), tables, footer)
 
     def _publish(self, name: str, tables: Callable[[], Iterable[pa.Table]], footer: Footer) -> bool:
+        return self._leave(
+            name, lambda file: write_table(file, tables(), footer), lambda path: check_table(path, footer)
+        )
+
+    def _leave(self, name: str, write: Write, check: Check | None = None) -> bool:
         """A worker that slept through the end of the job, at whichever step, leaves nothing behind it."""
 
-        def write(file: BinaryIO) -> None:
+        def write_if_open(file: BinaryIO) -> None:
             if not self.output.exists(RECORD):
                 raise _Finished
-            write_table(file, tables(), footer)
+            write(file)
 
         try:
-            published = self.output.publish(name, write, lambda path: check_table(path, footer))
+            published = self.output.publish(name, write_if_open, check)
         except _Finished:
             published = False
         if not self.output.exists(RECORD):

@@ -7,7 +7,7 @@ import json
 import platform
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +23,7 @@ from pipeline.tally import Tally
 WORK = "_work"
 RECORD = f"{WORK}/job.json"
 PROGRESS = f"{WORK}/progress.json"
+REPACK = f"{WORK}/repack.json"
 RESPONSES = "responses"
 USAGE = "usage.parquet"
 SUCCESS = "_SUCCESS"
@@ -81,9 +82,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def json_bytes(record: Mapping[str, Any]) -> bytes:
+def write_record(file: BinaryIO, record: Mapping[str, Any]) -> None:
     """A record as its file holds it."""
-    return json.dumps(record, indent=1, sort_keys=True).encode()
+    file.write(json.dumps(record, indent=1, sort_keys=True).encode())
 
 
 def usage_bytes(tallies: Mapping[str, Tally]) -> bytes:

@@ -32,10 +32,19 @@ can be loaded, and says what it changes, if that can be said. Raises ModelError.
 
 @dataclass(frozen=True, slots=True)
 class Repacked:
-    """path: what CPU slots load. note: what it changes, None where unknown or where it is the original."""
+    """path: what CPU slots load. copied: False, where that is the original.
+
+    changes: what the copy says differently, None where that is unknown.
+    """
 
     path: Path
-    note: dict[str, Any] | None = None
+    copied: bool = False
+    changes: dict[str, Any] | None = None
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """JSON values for the job's record."""
+        return {"copied": self.copied, **(self.changes or {})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +73,13 @@ def repacked(model: LocalModel, requantise: Requantise, cache: Path | None = Non
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
-            note = _known(target) or _make(model, target, plan, requantise)
+            made = _known(target) or _make(model, target, plan, requantise)
     except OSError as error:
         raise ModelError(
             f"model.cpu_repack: {model.path} can't be repacked in {folder}: {error}; NIGHTHERD_CACHE names "
             "another folder"
         ) from error
-    return Repacked(target, note["changes"])
+    return Repacked(target, True, made["changes"])
 
 
 def plan_of(tensors: list[Tensor]) -> Plan:

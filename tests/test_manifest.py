@@ -21,6 +21,7 @@ from pipeline.errors import OutputError
 from pipeline.fingerprint import Fingerprint
 from pipeline.footer import Footer, count
 from pipeline.manifest import Manifest
+from pipeline.records import SUCCESS, read_record
 from pipeline.shards import Chunk, Shard, ShardPlan, chunks
 from pipeline.storage import Storage
 from pipeline.tally import Tally
@@ -256,6 +257,16 @@ def test_a_resumed_job_finds_what_is_done(output: Storage) -> None:
     assert not second.begin()
     assert second.finished_shards() == {"y.parquet": tally_of(answers(0, 5))}
     assert second.finished_chunks("a/x.parquet") == {Chunk("a/x.parquet", 0, 256): tally_of(answers(0, 256))}
+
+
+def test_the_first_note_of_a_repacked_model_goes_to_success(output: Storage) -> None:
+    manifest = begun(output)
+    manifest.note_repack({"copied": True, "agreement": 0.97})
+    manifest.note_repack({"copied": True, "agreement": 0.96})
+    manifest.finish([])
+    assert (read_record(output, SUCCESS) or {})["cpu_repack"] == {"copied": True, "agreement": 0.97}
+    manifest.note_repack({"copied": True})
+    assert list(output.list()) == [SUCCESS, "usage.parquet"]
 
 
 def test_a_finished_job_says_so_and_clears_what_a_crash_left(output: Storage) -> None:

@@ -76,8 +76,9 @@ def repacked_in_child(model: LocalModel, cache: Path) -> tuple[Repacked, bytes]:
 
 def test_a_copy_is_made_once_with_a_note_of_what_it_changes(model: LocalModel, tmp_path: Path) -> None:
     first = repacked(model, FakeRequantiser(), tmp_path / "cache")
-    assert (first.path.read_bytes(), first.note) == (CONTENT * 2, CHANGES)
+    assert (first.path.read_bytes(), first.changes) == (CONTENT * 2, CHANGES)
     assert repacked(model, FakeRequantiser(), tmp_path / "cache") == first
+    assert first.record == {"copied": True, **CHANGES}
     assert calls(model) == 1
     assert files(tmp_path / "cache") == [".gguf", ".json"]
 
@@ -108,7 +109,7 @@ def test_a_damaged_copy_is_made_again(model: LocalModel, tmp_path: Path, damage:
         case "another record":
             record.write_text("[]")
     again = repacked(model, FakeRequantiser(), tmp_path)
-    assert (again, path.read_bytes()) == (Repacked(path, CHANGES), CONTENT * 2)
+    assert (again, path.read_bytes()) == (Repacked(path, True, CHANGES), CONTENT * 2)
     assert calls(model) == 2
 
 
@@ -148,7 +149,8 @@ def test_a_fast_model_is_used_as_it_is_and_said_so(
     model: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(repack, "read_tensors", lambda _: [weight("blk.0.ffn_up.weight", Q4_0)])
-    assert repacked(model, FakeRequantiser(), tmp_path) == Repacked(model.path)
+    used = repacked(model, FakeRequantiser(), tmp_path)
+    assert (used, used.record) == (Repacked(model.path), {"copied": False})
     assert calls(model) == 0
     assert "is left as it is: 100% of its weights are fast on the CPU" in capsys.readouterr().err
 

