@@ -42,8 +42,8 @@ class Ask:
 
     @property
     def choices(self) -> int:
-        """How many have to be computed: at temperature 0 all are the same."""
-        return self.request.n if self.request.temperature else 1
+        """How many have to be computed: where nothing is drawn, all are the same."""
+        return self.request.n if _draws(self.request) else 1
 
     def sequences(self, vocabulary: Vocabulary, seconds: float) -> list[NewSequence]:
         """seconds: the row's deadline. What becomes of the sequences goes to `answer`, in order."""
@@ -107,10 +107,15 @@ class Ask:
 
 def key_of(request: GenerationFields) -> bytes | None:
     """Equal for requests with one and the same answer; None where a seed of the row's own draws it."""
-    if request.temperature and request.seed is None:
+    if _draws(request) and request.seed is None:
         return None
     asked = request.model_dump_json(exclude={"user", "metadata"})
     return blake2b(f"{type(request).__name__} {asked}".encode(), digest_size=16).digest()
+
+
+def _draws(request: GenerationFields) -> bool:
+    """Whether chance has a say."""
+    return bool(request.temperature or request.xtc_probability)
 
 
 def _params(request: GenerationFields, seed: int, vocabulary: Vocabulary) -> SamplingParams:

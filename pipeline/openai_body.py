@@ -7,6 +7,7 @@ from typing import Any
 
 Record = dict[str, Any]
 
+_UNKNOWN = -9999.0
 _HEAD = ("id", "object", "created", "model", "system_fingerprint")
 
 
@@ -14,8 +15,9 @@ def to_openai(record: Mapping[str, Any]) -> Record:
     """The body of an output row: ChatCompletion, Completion, CreateEmbeddingResponse, or {"error": ...}.
 
     Keys that OpenAI always sends are there, null or not. Beside OpenAI's own, a chat's message may have
-    `reasoning_content`, and a body `label_logprobs`. Vectors are lists of floats, whatever
-    encoding_format the row asked for.
+    `reasoning_content`, and a body `label_logprobs`. Vectors are lists of floats, whatever encoding_format
+    the row asked for. The first token of an echoed prompt, which nothing predicts, has OpenAI's mark of an
+    unknown log-probability: its types allow no null there.
     """
     if record.get("error"):
         return {"error": {name: record["error"][name] for name in ("message", "type", "param", "code")}}
@@ -50,10 +52,13 @@ def _completion_choice(choice: Mapping[str, Any]) -> Record:
 
 
 def _completion_logprobs(logprobs: Mapping[str, Any]) -> Record:
-    found = {name: logprobs[name] for name in ("tokens", "token_logprobs", "text_offset")}
-    # Arrow gives a map as its pairs.
-    likeliest = [None if pairs is None else dict(pairs) for pairs in logprobs["top_logprobs"]]
-    return found | {"top_logprobs": likeliest}
+    return {
+        "tokens": logprobs["tokens"],
+        "text_offset": logprobs["text_offset"],
+        "token_logprobs": [_UNKNOWN if value is None else value for value in logprobs["token_logprobs"]],
+        # Arrow gives a map as its pairs.
+        "top_logprobs": [dict(pairs or ()) for pairs in logprobs["top_logprobs"]],
+    }
 
 
 def _embedding_response(record: Mapping[str, Any]) -> Record:

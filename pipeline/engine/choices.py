@@ -20,6 +20,10 @@ _MIROSTAT_CANDIDATES = 100  # llama.cpp's m: so many of the likeliest tell how f
 class Choice(Protocol):
     """Picks one row's tokens."""
 
+    @property
+    def heavy(self) -> bool:
+        """Whether a choice compares nearly all tokens with each other."""
+
     def choose(self, logits: NDArray[np.float32]) -> int:
         """A token of `logits`, shape [vocabulary]. Raises RowError where all are -inf."""
 
@@ -40,6 +44,8 @@ class Uniform:
 
 class Greedy:
     """The token of the largest logit."""
+
+    heavy = False
 
     def choose(self, logits: NDArray[np.float32]) -> int:
         return likeliest(logits)
@@ -80,6 +86,8 @@ class Draw:
         self._exclusion = exclusion
         self._temperature = temperature
         self._point = Uniform(seed)
+        # Nothing cheap narrows the vocabulary down first.
+        self.heavy = not top_k and (typical_p < 1 or not min_p)
 
     def kept(self, logits: NDArray[np.float32]) -> Candidates:
         """What may be drawn, with the logits that temperature has not changed yet."""
@@ -104,6 +112,8 @@ class Mirostat:
 
     Takes the place of all that `Draw` does but temperature, which is above 0.
     """
+
+    heavy = False
 
     def __init__(self, version: int, *, tau: float, eta: float, temperature: float, seed: int) -> None:
         """eta: how fast a token's surprise moves the bound."""

@@ -54,14 +54,13 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """slots: rows that generate at once. step_tokens: the most tokens of a mixed step. samplers: threads
-        that sample the rows of a step. reproducible: a row's tokens don't depend on what runs beside it.
+        for draws that take milliseconds. reproducible: a row's tokens don't depend on what runs beside it.
         share_prefixes, skip_forced: off, what rows share is decoded for each, what a guide forces sampled."""
         self._model = model
         self._clock = clock
         self._reproducible = reproducible
         self._skip_forced = skip_forced
-        self._samplers = samplers
-        self._pool = ThreadPoolExecutor(samplers, "sampler") if samplers > 1 else None
+        self._pool = ThreadPoolExecutor(samplers, "sampler")
         self._control = frozenset(filter(model.vocabulary.is_control, range(model.vocabulary.size)))
         self._inbox: deque[Sequence] = deque()
         limits = Limits(
@@ -221,12 +220,9 @@ class Engine:
             self._finish(row, reason)
 
     def _choose(self, ready: list[Ready]) -> Items[Sampled | RowError]:
-        """Each row's next token; rows touch nothing but their own."""
-        if not self._pool or len(ready) < 2 * self._samplers:
-            return [row.sample(logits) for row, logits in ready]
-        shares = [ready[at :: self._samplers] for at in range(self._samplers)]
-        chosen = list(self._pool.map(lambda share: [row.sample(logits) for row, logits in share], shares))
-        return [chosen[at % self._samplers][at // self._samplers] for at in range(len(ready))]
+        """Each row's next token. Rows touch nothing but their own, so that heavy draws run side by side."""
+        heavy = {row: self._pool.submit(row.sample, logits) for row, logits in ready if row.sampler.heavy}
+        return [heavy[row].result() if row in heavy else row.sample(logits) for row, logits in ready]
 
     def _note_first(self, row: Sequence, logits: NDArray[np.float32]) -> None:
         """What others will ask of the logits after a row's beginning."""

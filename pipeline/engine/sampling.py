@@ -58,6 +58,10 @@ class SamplingParams:
 class Sampler(Protocol):
     """One row's tokens, chosen one after the other. Different rows' may be used in different threads."""
 
+    @property
+    def heavy(self) -> bool:
+        """Whether `sample` weighs the whole vocabulary: milliseconds, nearly all outside Python's lock."""
+
     def sample(self, logits: NDArray[np.float32]) -> int:
         """The next token, from logits of shape [vocabulary], which it may write to; nothing is remembered.
 
@@ -74,6 +78,10 @@ class SamplerChain:
     def __init__(self, edits: Sequence[LogitEdit], choice: Choice) -> None:
         self._edits = edits
         self._choice = choice
+
+    @property
+    def heavy(self) -> bool:
+        return self._choice.heavy
 
     def sample(self, logits: NDArray[np.float32]) -> int:
         for edit in self._edits:
