@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 from llguidance import LLMatcher
@@ -12,6 +13,8 @@ from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
 
 from pipeline.constraints import Constraint
 from pipeline.errors import RowError
+from pipeline.json_values import short
+from pipeline.subschemas import Place, subschemas
 from pipeline.tool_calls import GENERIC, ToolForm
 
 MAX_GRAMMAR = 64 * 1024
@@ -48,12 +51,12 @@ def grammar_of(constraint: Constraint, form: ToolForm | None, literal: Literal =
             return LLMatcher.grammar_from_lark(_lark(constraint))
         case "tools":
             record = json.loads(constraint.text)
-            for schema in _schemas_of(record):
-                _check_references(schema, constraint.param)
+            for param, schema in roots(constraint):
+                _check_schema(schema, param)
             return LLMatcher.grammar_from_lark(_tools(record, form or GENERIC, literal))
         case _:
             schema = json.loads(constraint.text)
-            _check_references(schema, constraint.param)
+            _check_schema(schema, constraint.param or "")
             return LLMatcher.grammar_from_json_schema(schema, overrides=_COMPACT)  # type: ignore[arg-type]
 
 
@@ -123,18 +126,36 @@ def _json(schema: dict[str, Any]) -> str:
     return f"%json {json.dumps(schema | {'x-guidance': _COMPACT})}"
 
 
-def _schemas_of(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield from (call["schema"] for call in record["calls"])
+def roots(constraint: Constraint) -> Iterator[Place]:
+    """The JSON schemas of a constraint."""
+    record = json.loads(constraint.text)
+    if constraint.kind != "tools":
+        yield constraint.param or "", record
+        return
+    for call in record["calls"]:
+        yield f"tools[{call['index']}].function.parameters", call["schema"]
     if "else" in record:
-        yield record["else"]
+        yield constraint.param or "", record["else"]
 
 
-def _check_references(schema: dict[str, Any], param: str | None) -> None:
+def _check_schema(schema: dict[str, Any], param: str) -> None:
+    for path, inner in subschemas(param, schema):
+        form, types = inner.get("format"), inner.get("type", "string")
+        # llguidance passes over an unknown format wherever a value may be no string, too.
+        if isinstance(form, str) and "string" in types and not _knows(form):
+            reason = f"{path}.format: the format {short(form)} is not supported"
+            raise RowError("unsupported_parameter", reason, f"{path}.format")
     references = set(_references(schema))
     levels = len(references) * _depth(schema)
     if len(references) > 1 and levels > MAX_REFERENCE_LEVELS:
         reason = f"has {len(references)} different $ref in {_depth(schema)} levels"
         raise _beyond(param, reason, f"{MAX_REFERENCE_LEVELS} for their product")
+
+
+@lru_cache(256)
+def _knows(form: str) -> bool:
+    grammar = LLMatcher.grammar_from_json_schema({"type": "string", "format": form})
+    return not LLMatcher.validate_grammar(grammar)
 
 
 def _references(value: Any) -> Iterator[str]:
