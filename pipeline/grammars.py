@@ -18,14 +18,15 @@ from pipeline.subschemas import Place, subschemas
 from pipeline.tool_calls import GENERIC, ToolForm
 
 MAX_GRAMMAR = 64 * 1024
-MAX_RULES = 400
-MAX_NESTING = 32
 MAX_REGEX = 16 * 1024
-# Each reference nests as deep as the schema it leads to: deeper than this, the compiler's stack ends.
+# A rule nests as deep as the rules that it uses, a schema as those that it refers to; at some thousands
+# of levels the compiler's stack ends, and the process with it.
+MAX_GRAMMAR_LEVELS = 800
 MAX_REFERENCE_LEVELS = 1000
 
 _COMPACT: dict[str, Any] = {"whitespace_flexible": False, "lenient": False}
-_QUOTED = re.compile(r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|//[^\n]*|#[^\n]*')
+_QUOTED = re.compile(r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|//[^\n]*')
+_RULE = re.compile(r"\n(?=[^\n\"]*:)")
 
 _GBNF = re.compile(r"^\s*[A-Za-z][\w-]*\s*::=", re.MULTILINE)
 
@@ -75,13 +76,13 @@ def _lark(constraint: Constraint) -> str:
     text = constraint.text
     if len(text) > MAX_GRAMMAR:
         raise _beyond(constraint.param, f"has {len(text)} characters", f"{MAX_GRAMMAR}")
-    if _nesting(_QUOTED.sub('""', text)) > MAX_NESTING:
-        raise _beyond(constraint.param, "nests its brackets deeper", f"{MAX_NESTING} levels")
     if _GBNF.search(text):
         text = _lark_of_gbnf(text, constraint.param)
-    # Each rule begins a line.
-    if (rules := sum(":" in line for line in text.splitlines()) + text.count("$ref")) > MAX_RULES:
-        raise _beyond(constraint.param, f"has {rules} rules", f"{MAX_RULES}")
+    bare = _QUOTED.sub('""', text)
+    levels = sum(1 + _nesting(rule) for rule in _RULE.split(bare)) + text.count("$ref")
+    if levels > MAX_GRAMMAR_LEVELS:
+        reason = f"has rules and brackets of {levels} levels together"
+        raise _beyond(constraint.param, reason, f"{MAX_GRAMMAR_LEVELS} levels")
     return text
 
 
@@ -146,10 +147,18 @@ def _check_schema(schema: dict[str, Any], param: str) -> None:
             reason = f"{path}.format: the format {short(form)} is not supported"
             raise RowError("unsupported_parameter", reason, f"{path}.format")
     references = set(_references(schema))
-    levels = len(references) * _depth(schema)
-    if len(references) > 1 and levels > MAX_REFERENCE_LEVELS:
-        reason = f"has {len(references)} different $ref in {_depth(schema)} levels"
-        raise _beyond(param, reason, f"{MAX_REFERENCE_LEVELS} for their product")
+    levels = sum(_depth(_target(schema, reference)) for reference in references)
+    if levels > MAX_REFERENCE_LEVELS:
+        reason = f"has {len(references)} different $ref, to schemas of {levels} levels together"
+        raise _beyond(param, reason, f"{MAX_REFERENCE_LEVELS} levels")
+
+
+def _target(schema: dict[str, Any], reference: str) -> Any:
+    """What a reference leads to, or the whole schema where that isn't one of its definitions."""
+    found: Any = schema
+    for name in reference.removeprefix("#/").split("/"):
+        found = found.get(name, schema) if isinstance(found, dict) else schema
+    return found
 
 
 @lru_cache(256)
