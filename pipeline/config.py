@@ -21,11 +21,15 @@ class _Section(BaseModel):
 
 
 class ModelConfig(_Section):
-    """Where the GGUF is. `id` is the name that rows may use beside "local"."""
+    """Where the GGUF is. `id` is the name that rows may use beside "local".
+
+    chat_template: a file of Jinja, on any fsspec URL, to use instead of the GGUF's own template.
+    """
 
     path: str = Field(min_length=1)
     sha256: str | None = Field(None, pattern=r"^[0-9a-fA-F]{64}$")
     id: str | None = None
+    chat_template: str | None = Field(None, min_length=1)
 
 
 class InputConfig(_Section):
