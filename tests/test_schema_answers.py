@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.config import Endpoint
 from pipeline.errors import RowError
+from pipeline.json_values import read_json
 from pipeline.schema import ChatRequest, CompletionRequest, parse_request
 from pipeline.tools import ToolChoice
 
@@ -217,7 +218,5 @@ def test_an_enum_of_strings_is_a_choice_among_json_strings() -> None:
 
 
 def test_a_null_const_in_json_is_kept() -> None:
-    from pipeline.json_values import read_json
-
     body = read_json(json.dumps({"schema": {"const": None}, "tools": [{"const": 1}]}), "body")
     assert body == {"schema": {"enum": [None]}, "tools": [{"const": 1}]}
