@@ -56,9 +56,8 @@ def grammar_of(constraint: Constraint, form: ToolForm | None, literal: Literal =
                 _check_schema(schema, param)
             return LLMatcher.grammar_from_lark(_tools(record, form or GENERIC, literal))
         case _:
-            schema = json.loads(constraint.text)
-            _check_schema(schema, constraint.param or "")
-            return LLMatcher.grammar_from_json_schema(schema, overrides=_COMPACT)  # type: ignore[arg-type]
+            _check_schema(json.loads(constraint.text), constraint.param or "")
+            return LLMatcher.grammar_from_json_schema(constraint.text, overrides=_COMPACT)  # type: ignore[arg-type]
 
 
 def _regex(constraint: Constraint) -> str:
@@ -140,6 +139,9 @@ def roots(constraint: Constraint) -> Iterator[Place]:
 
 
 def _check_schema(schema: dict[str, Any], param: str) -> None:
+    for path, number in _integers(param, schema):
+        if abs(number) >= 2**63:
+            raise _beyond(path, f"is {number}", "64 bits")
     for path, inner in subschemas(param, schema):
         form, types = inner.get("format"), inner.get("type", "string")
         # llguidance passes over an unknown format wherever a value may be no string, too.
@@ -173,6 +175,15 @@ def _references(value: Any) -> Iterator[str]:
     items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     for item in items:
         yield from _references(item)
+
+
+def _integers(path: str, value: Any) -> Iterator[tuple[str, int]]:
+    if isinstance(value, int):
+        yield path, value
+    for key, item in value.items() if isinstance(value, dict) else ():
+        yield from _integers(f"{path}.{key}", item)
+    for i, item in enumerate(value if isinstance(value, list) else ()):
+        yield from _integers(f"{path}[{i}]", item)
 
 
 def _depth(value: Any) -> int:
