@@ -24,6 +24,8 @@ MAX_REGEX = 16 * 1024
 MAX_GRAMMAR_LEVELS = 800
 MAX_REFERENCE_LEVELS = 1000
 
+# The compiler's stack ends on an enum of the few integers of 64 bits below these; others lose digits.
+_LEAST, _MOST = -(2**63) + 1024, 2**63 - 1
 _COMPACT: dict[str, Any] = {"whitespace_flexible": False, "lenient": False}
 _QUOTED = re.compile(r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|//[^\n]*')
 _RULE = re.compile(r"\n(?=[^\n\"]*:)")
@@ -140,8 +142,9 @@ def roots(constraint: Constraint) -> Iterator[Place]:
 
 def _check_schema(schema: dict[str, Any], param: str) -> None:
     for path, number in _integers(param, schema):
-        if abs(number) >= 2**63:
-            raise _beyond(path, f"is {number}", "64 bits")
+        if not _LEAST <= number <= _MOST:
+            reason = f"{path} is {number}; allowed are integers from {_LEAST} to {_MOST}"
+            raise RowError("invalid_request", reason, path)
     for path, inner in subschemas(param, schema):
         form, types = inner.get("format"), inner.get("type", "string")
         # llguidance passes over an unknown format wherever a value may be no string, too.
