@@ -23,9 +23,9 @@ MAX_REGEX = 16 * 1024
 # of levels the compiler's stack ends, and the process with it.
 MAX_GRAMMAR_LEVELS = 800
 MAX_REFERENCE_LEVELS = 1000
+# The compiler's numbers are doubles: larger ones lose digits, and some near -2**63 end its stack.
+MAX_INTEGER = 2**53
 
-# The compiler's stack ends on an enum of the few integers of 64 bits below these; others lose digits.
-_LEAST, _MOST = -(2**63) + 1024, 2**63 - 1
 _COMPACT: dict[str, Any] = {"whitespace_flexible": False, "lenient": False}
 _QUOTED = re.compile(r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|//[^\n]*')
 _RULE = re.compile(r"\n(?=[^\n\"]*:)")
@@ -142,9 +142,8 @@ def roots(constraint: Constraint) -> Iterator[Place]:
 
 def _check_schema(schema: dict[str, Any], param: str) -> None:
     for path, number in _integers(param, schema):
-        if not _LEAST <= number <= _MOST:
-            reason = f"{path} is {number}; allowed are integers from {_LEAST} to {_MOST}"
-            raise RowError("invalid_request", reason, path)
+        if abs(number) > MAX_INTEGER:
+            raise _beyond(path, f"is {number}", f"{MAX_INTEGER} up and down")
     for path, inner in subschemas(param, schema):
         form, types = inner.get("format"), inner.get("type", "string")
         # llguidance passes over an unknown format wherever a value may be no string, too.
