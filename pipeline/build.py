@@ -19,6 +19,7 @@ from pipeline.engine.settings import EngineSettings, fit, gpu_layers
 from pipeline.fingerprint import Fingerprint
 from pipeline.generative_responder import GenerativeResponder
 from pipeline.manifest import Manifest
+from pipeline.model_template import read_chat_template
 from pipeline.models import fetch_model
 from pipeline.repack import repacked
 from pipeline.requantiser import Requantiser
@@ -84,7 +85,7 @@ def _generative(
         skip_forced=job.engine.skip_forced,
     )
     vocabulary = model.vocabulary
-    template = vocabulary.chat_template
+    template = read_chat_template(job.model) or vocabulary.chat_template
     answers = Answers(
         identity.model_id, identity.fingerprint, pa.schema([]), vocabulary=vocabulary, template=template
     )

@@ -24,12 +24,14 @@ class ModelConfig(_Section):
     """Where the GGUF is. `id` is the name that rows may use beside "local".
 
     cpu_repack: CPU slots use a copy as Q8_0, where llama.cpp's CPU kernels are slow for the file's types.
+    chat_template: a file of Jinja, on any fsspec URL, to use instead of the GGUF's own template.
     """
 
     path: str = Field(min_length=1)
     sha256: str | None = Field(None, pattern=r"^[0-9a-fA-F]{64}$")
     id: str | None = None
     cpu_repack: bool = False
+    chat_template: str | None = Field(None, min_length=1)
 
 
 class InputConfig(_Section):

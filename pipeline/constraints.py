@@ -74,4 +74,14 @@ def _parameters(tool: Tool) -> dict[str, Any]:
 
 def _dump(value: Any) -> str:
     """Keys keep their order, which is the order that the answer's keys come in."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(_whole(value), ensure_ascii=False, separators=(",", ":"))
+
+
+def _whole(value: Any) -> Any:
+    """The compiler wants integers where a schema counts, which Parquet writers may have made floats."""
+    if isinstance(value, dict):
+        return {name: _whole(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    is_whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+    return int(value) if is_whole else value

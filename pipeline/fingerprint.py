@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config import EngineConfig, JobConfig
+from pipeline.model_template import read_chat_template
 from pipeline.shards import ShardPlan
 
 _RESULT_SETTINGS = ("reproducible", "context", "kv_type", "flash_attention")
@@ -23,7 +24,10 @@ class Fingerprint:
 
     @classmethod
     def of(cls, config: JobConfig, model_sha256: str, plans: Iterable[ShardPlan]) -> Fingerprint:
-        """The fingerprint of a job over the planned shards with the model of that hash."""
+        """The fingerprint of a job over the planned shards with the model of that hash.
+
+        Raises ModelError where the job's chat template can't be read.
+        """
         shards = {p.shard.name: {"rows": p.rows, "size": p.shard.size, "digest": p.digest} for p in plans}
         return cls(
             {
@@ -31,6 +35,7 @@ class Fingerprint:
                     "sha256": model_sha256,
                     "id": config.model.id,
                     "cpu_repack": config.model.cpu_repack,
+                    "chat_template": _digest(read_chat_template(config.model)),
                 },
                 "request": config.request.model_dump(mode="json"),
                 "engine": _result_settings(config.engine),
@@ -60,6 +65,10 @@ def _result_settings(engine: EngineConfig) -> dict[str, Any]:
     # The split of a prompt into batches changes the last bits of its logits; only a reproducible job cares.
     names = _RESULT_SETTINGS + (_REPRODUCIBLE_SETTINGS if engine.reproducible is True else ())
     return {name: settings[name] for name in names}
+
+
+def _digest(text: str | None) -> str | None:
+    return hashlib.sha256(text.encode()).hexdigest() if text is not None else None
 
 
 def _leaves(record: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 from llguidance import LLMatcher
@@ -12,17 +13,22 @@ from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
 
 from pipeline.constraints import Constraint
 from pipeline.errors import RowError
+from pipeline.json_values import short
+from pipeline.subschemas import Place, subschemas
 from pipeline.tool_calls import GENERIC, ToolForm
 
 MAX_GRAMMAR = 64 * 1024
-MAX_RULES = 400
-MAX_NESTING = 32
 MAX_REGEX = 16 * 1024
-# Each reference nests as deep as the schema it leads to: deeper than this, the compiler's stack ends.
+# A rule nests as deep as the rules that it uses, a schema as those that it refers to; at some thousands
+# of levels the compiler's stack ends, and the process with it.
+MAX_GRAMMAR_LEVELS = 800
 MAX_REFERENCE_LEVELS = 1000
+# The compiler's numbers are doubles: larger ones lose digits, and some near -2**63 end its stack.
+MAX_INTEGER = 2**53
 
 _COMPACT: dict[str, Any] = {"whitespace_flexible": False, "lenient": False}
-_QUOTED = re.compile(r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|//[^\n]*|#[^\n]*')
+_QUOTED = re.compile(r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|//[^\n]*')
+_RULE = re.compile(r"\n(?=[^\n\"]*:)")
 
 _GBNF = re.compile(r"^\s*[A-Za-z][\w-]*\s*::=", re.MULTILINE)
 
@@ -48,13 +54,12 @@ def grammar_of(constraint: Constraint, form: ToolForm | None, literal: Literal =
             return LLMatcher.grammar_from_lark(_lark(constraint))
         case "tools":
             record = json.loads(constraint.text)
-            for schema in _schemas_of(record):
-                _check_references(schema, constraint.param)
+            for param, schema in roots(constraint):
+                _check_schema(schema, param)
             return LLMatcher.grammar_from_lark(_tools(record, form or GENERIC, literal))
         case _:
-            schema = json.loads(constraint.text)
-            _check_references(schema, constraint.param)
-            return LLMatcher.grammar_from_json_schema(schema, overrides=_COMPACT)  # type: ignore[arg-type]
+            _check_schema(json.loads(constraint.text), constraint.param or "")
+            return LLMatcher.grammar_from_json_schema(constraint.text, overrides=_COMPACT)  # type: ignore[arg-type]
 
 
 def _regex(constraint: Constraint) -> str:
@@ -72,13 +77,13 @@ def _lark(constraint: Constraint) -> str:
     text = constraint.text
     if len(text) > MAX_GRAMMAR:
         raise _beyond(constraint.param, f"has {len(text)} characters", f"{MAX_GRAMMAR}")
-    if _nesting(_QUOTED.sub('""', text)) > MAX_NESTING:
-        raise _beyond(constraint.param, "nests its brackets deeper", f"{MAX_NESTING} levels")
     if _GBNF.search(text):
         text = _lark_of_gbnf(text, constraint.param)
-    # Each rule begins a line.
-    if (rules := sum(":" in line for line in text.splitlines()) + text.count("$ref")) > MAX_RULES:
-        raise _beyond(constraint.param, f"has {rules} rules", f"{MAX_RULES}")
+    bare = _QUOTED.sub('""', text)
+    levels = sum(1 + _nesting(rule) for rule in _RULE.split(bare)) + text.count("$ref")
+    if levels > MAX_GRAMMAR_LEVELS:
+        reason = f"has rules and brackets of {levels} levels together"
+        raise _beyond(constraint.param, reason, f"{MAX_GRAMMAR_LEVELS} levels")
     return text
 
 
@@ -123,18 +128,47 @@ def _json(schema: dict[str, Any]) -> str:
     return f"%json {json.dumps(schema | {'x-guidance': _COMPACT})}"
 
 
-def _schemas_of(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield from (call["schema"] for call in record["calls"])
+def roots(constraint: Constraint) -> Iterator[Place]:
+    """The JSON schemas of a constraint."""
+    record = json.loads(constraint.text)
+    if constraint.kind != "tools":
+        yield constraint.param or "", record
+        return
+    for call in record["calls"]:
+        yield f"tools[{call['index']}].function.parameters", call["schema"]
     if "else" in record:
-        yield record["else"]
+        yield constraint.param or "", record["else"]
 
 
-def _check_references(schema: dict[str, Any], param: str | None) -> None:
+def _check_schema(schema: dict[str, Any], param: str) -> None:
+    for path, number in _integers(param, schema):
+        if abs(number) > MAX_INTEGER:
+            raise _beyond(path, f"is {number}", f"{MAX_INTEGER} up and down")
+    for path, inner in subschemas(param, schema):
+        form, types = inner.get("format"), inner.get("type", "string")
+        # llguidance passes over an unknown format wherever a value may be no string, too.
+        if isinstance(form, str) and "string" in types and not _knows(form):
+            reason = f"{path}.format: the format {short(form)} is not supported"
+            raise RowError("unsupported_parameter", reason, f"{path}.format")
     references = set(_references(schema))
-    levels = len(references) * _depth(schema)
-    if len(references) > 1 and levels > MAX_REFERENCE_LEVELS:
-        reason = f"has {len(references)} different $ref in {_depth(schema)} levels"
-        raise _beyond(param, reason, f"{MAX_REFERENCE_LEVELS} for their product")
+    levels = sum(_depth(_target(schema, reference)) for reference in references)
+    if levels > MAX_REFERENCE_LEVELS:
+        reason = f"has {len(references)} different $ref, to schemas of {levels} levels together"
+        raise _beyond(param, reason, f"{MAX_REFERENCE_LEVELS} levels")
+
+
+def _target(schema: dict[str, Any], reference: str) -> Any:
+    """What a reference leads to, or the whole schema where that isn't one of its definitions."""
+    found: Any = schema
+    for name in reference.removeprefix("#/").split("/"):
+        found = found.get(name, schema) if isinstance(found, dict) else schema
+    return found
+
+
+@lru_cache(256)
+def _knows(form: str) -> bool:
+    grammar = LLMatcher.grammar_from_json_schema({"type": "string", "format": form})
+    return not LLMatcher.validate_grammar(grammar)
 
 
 def _references(value: Any) -> Iterator[str]:
@@ -143,6 +177,15 @@ def _references(value: Any) -> Iterator[str]:
     items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     for item in items:
         yield from _references(item)
+
+
+def _integers(path: str, value: Any) -> Iterator[tuple[str, int]]:
+    if isinstance(value, int):
+        yield path, value
+    for key, item in value.items() if isinstance(value, dict) else ():
+        yield from _integers(f"{path}.{key}", item)
+    for i, item in enumerate(value if isinstance(value, list) else ()):
+        yield from _integers(f"{path}[{i}]", item)
 
 
 def _depth(value: Any) -> int:

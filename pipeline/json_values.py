@@ -28,7 +28,9 @@ def read_json(text: str | bytes, param: str | None) -> Any:
     """
     name = param or "the line"
     try:
-        return json.loads(_decode(text, param or ""), parse_constant=_refuse_constant)
+        decoded = _decode(text, param or "")
+        hook = _keep_null_const if '"const"' in decoded else None
+        return json.loads(decoded, parse_constant=_refuse_constant, object_hook=hook)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno} column {error.colno} (character {error.pos})"
         raise RowError("invalid_request", f"{name} is not JSON: {error.msg} at {place}", param) from None
@@ -93,6 +95,13 @@ def _decode(value: str | bytes, param: str) -> str:
 
 def _invalid(param: str, reason: str) -> RowError:
     return RowError("invalid_request", f"{param or 'the row'} {reason}", param or None)
+
+
+def _keep_null_const(value: dict[str, Any]) -> dict[str, Any]:
+    """In a JSON schema, a null const is not an absent one: as an enum it outlives `plain`."""
+    if "const" not in value or value["const"] is not None:
+        return value
+    return {name: item for name, item in value.items() if name != "const"} | {"enum": [None]}
 
 
 def _refuse_constant(name: str) -> Any:

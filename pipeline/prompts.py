@@ -53,13 +53,22 @@ class PromptBuilder:
     def _chat(self, request: ChatRequest) -> list[int]:
         size = sum(len((message.content or "").encode()) for message in request.messages)
         _check_size(self._vocabulary, size, "messages", self._context)
-        if request.offered and self._source and not form_of(self._source):
-            raise RowError("unsupported_parameter", "the model's chat template knows no tools", "tools")
+        self._check_tools(request)
         messages = [message.for_template() for message in request.messages]
         tokens = self._tokens(messages, [tool.for_template() for tool in request.offered])
         if not tokens:
             raise RowError("invalid_request", "messages have no tokens", "messages")
         return tokens
+
+    def _check_tools(self, request: ChatRequest) -> None:
+        source = self._source or ""
+        if request.offered and source and not form_of(source):
+            raise RowError("unsupported_parameter", "the model's chat template knows no tools", "tools")
+        for i, message in enumerate(request.messages):
+            if message.tool_calls and source and "tool_calls" not in source:
+                param = f"messages[{i}].tool_calls"
+                reason = f"the model's chat template knows no tools, so {param} would be lost"
+                raise RowError("unsupported_parameter", reason, param)
 
     def _tokens(self, messages: Turns, tools: Turns) -> list[int]:
         """As llama-server tokenises, but for the control tokens' texts in messages, which stay letters."""

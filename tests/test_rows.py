@@ -81,13 +81,45 @@ def test_a_bare_row_asks_by_its_content() -> None:
 def test_a_bare_rows_columns_set_its_fields_and_others_are_data() -> None:
     found = request({"prompt": "Hi", "max_tokens": 3.0, "stop": ["a"], "seed": None, "label": object()})
     assert (found.max_tokens, found.stop, found.seed) == (3, ("a",), None)
-    assert error({"prompt": "Hi", "n": 2}).param == "n"
+    assert error({"prompt": "Hi", "stream": True}).param == "stream"
     assert error({"prompt": "Hi", "dimensions": 2}).code == "unsupported_parameter"
 
 
 def test_a_bare_row_that_asks_for_none_or_two_is_an_error() -> None:
     assert "has none" in error({"prompt": None}).message
     assert "prompt and input" in error({"prompt": "Hi", "input": "Hi"}).message
+
+
+def test_a_bare_rows_columns_may_be_strings_of_json() -> None:
+    tools = [{"type": "function", "function": {"name": "now"}}]
+    named = {"type": "function", "function": {"name": "now"}}
+    fields: dict[str, Any] = {"messages": MESSAGES, "tools": tools, "logit_bias": {"5": 1}}
+    texts = {name: json.dumps(value) for name, value in fields.items()}
+    assert request(texts) == request(fields)
+    assert request(texts | {"tool_choice": "required"}) == request(fields | {"tool_choice": "required"})
+    assert request(texts | {"tool_choice": json.dumps(named)}) == request(fields | {"tool_choice": named})
+    form = {"type": "json_object"}
+    assert request({"prompt": "Hi", "response_format": json.dumps(form)}) == request(
+        {"prompt": "Hi", "response_format": form}
+    )
+    choices = request({"prompt": "Hi", "guided_choice": '["a", "b"]'})
+    assert choices == request({"prompt": "Hi", "guided_choice": ["a", "b"]})
+    assert error({"prompt": "Hi", "guided_choice": "yes"}).param == "guided_choice"
+
+
+def test_a_structs_null_fields_are_no_part_of_a_schema() -> None:
+    schemas = [{"type": "string", "maxLength": 3, "enum": None}, {"type": None, "enum": ["a"]}]
+    forms = [{"type": "json_schema", "json_schema": {"name": "x", "schema": schema}} for schema in schemas]
+    table = pa.table({"prompt": ["Hi"] * 2, "response_format": forms})
+    first, second = (request(record) for record in records(table, ["prompt", "response_format"]))
+    assert first.response_format.json_schema.schema_ == {"type": "string", "maxLength": 3}
+    assert second.choices == ("a",)
+
+
+def test_defaults_may_need_what_the_rows_bring() -> None:
+    found = request({"prompt": "Hi", "guided_choice": ["a"]}, defaults={"label_logprobs": True})
+    assert found.labels == ("a",)
+    assert error({"prompt": "Hi", "seed": 1}, defaults={"label_logprobs": True}).param == "label_logprobs"
 
 
 def test_the_job_files_endpoint_decides_between_two() -> None:
@@ -161,7 +193,12 @@ def test_defaults_lie_under_every_request() -> None:
             {"defaults": {"max_tokens": 0}},
             "request.defaults.max_tokens: max_tokens must be an integer from 1",
         ),
-        ({"defaults": {"n": 2}}, "request.defaults.n: "),
+        ({"defaults": {"best_of": 2}}, "request.defaults.best_of: "),
+        ({"defaults": {"n": 0}}, "request.defaults.n: "),
+        (
+            {"defaults": {"response_format": {"type": "xml"}}},
+            "request.defaults.response_format.type: ",
+        ),
         ({"defaults": {"dimensions": 2}, "endpoint": "/v1/completions"}, "request.defaults.dimensions: "),
         ({"template": {"prompt": "{{ prompt", "seed": 1}}, "request.template.prompt: not a Jinja template"),
         ({"template": {"prompt": "Hi", "seeds": 1}}, "request.template.seeds: "),

@@ -79,6 +79,13 @@ def test_what_an_endpoint_is_about_is_required(endpoint: Endpoint) -> None:
     ("name", "low", "high"),
     [
         ("temperature", 0, 2),
+        ("typical_p", 0, 1),
+        ("dry_multiplier", 0, 100),
+        ("dry_base", 1, 100),
+        ("xtc_probability", 0, 1),
+        ("xtc_threshold", 0, 1),
+        ("mirostat_tau", 0, 100),
+        ("mirostat_eta", 0, 1),
         ("top_p", 0, 1),
         ("min_p", 0, 1),
         ("repeat_penalty", 0.1, 10),
@@ -107,6 +114,19 @@ def test_numbers_are_taken_in_their_range_and_refused_beyond(
         ("temperature", "1"),
         ("temperature", True),
         ("top_k", -1),
+        ("n", 0),
+        ("n", 129),
+        ("n", True),
+        ("min_tokens", -1),
+        ("dry_allowed_length", -1),
+        ("dry_penalty_last_n", -2),
+        ("dry_sequence_breakers", [""]),
+        ("mirostat", 3),
+        ("logit_bias", [1]),
+        ("guided_choice", "yes"),
+        ("top_logprobs", 21),
+        ("tools", {}),
+        ("response_format", "json_object"),
         ("seed", 2**63),
         ("model", 5),
         ("user", ["me"]),
@@ -158,16 +178,32 @@ def test_a_null_is_an_absent_field(name: str) -> None:
 
 @pytest.mark.parametrize(
     "harmless",
-    [{"n": 1}, {"n": 1.0}, {"stream": False}, {"logprobs": False}, {"response_format": {"type": "text"}}],
+    [
+        {"n": 1},
+        {"n": 1.0},
+        {"stream": False},
+        {"stream_options": None},
+        {"store": False},
+        {"service_tier": "auto"},
+        {"logprobs": False},
+        {"top_logprobs": 0},
+        {"logit_bias": {}},
+        {"tools": []},
+        {"tool_choice": "auto"},
+        {"guided_choice": []},
+        {"functions": []},
+        {"response_format": {"type": "text"}},
+    ],
 )
 def test_openais_defaults_ask_for_nothing(harmless: dict[str, Any]) -> None:
     assert parse(CHAT, **harmless) == parse(CHAT)
 
 
 @pytest.mark.parametrize(
-    "asking", [{"n": 2}, {"n": True}, {"stream": True}, {"logprobs": True}, {"tools": [{}]}]
+    "asking",
+    [{"best_of": 2}, {"stream": True}, {"store": True}, {"audio": {}}, {"functions": [{}]}, {"suffix": "x"}],
 )
-def test_what_follows_later_says_so(asking: dict[str, Any]) -> None:
+def test_what_is_not_served_says_so(asking: dict[str, Any]) -> None:
     error = refusal(CHAT, **asking)
     assert (error.code, error.param) == ("unsupported_parameter", next(iter(asking)))
     assert "not supported yet" in error.message or "can't stream" in error.message
@@ -195,7 +231,10 @@ def test_text_parts_become_one_text() -> None:
         ({"content": ["a"]}, "invalid_request", "messages[1].content[0]"),
         ({"content": [{"type": "text"}]}, "invalid_request", "messages[1].content[0].text"),
         ({"content": [{"type": "image_url"}]}, "unsupported_parameter", "messages[1].content[0].type"),
-        ({"tool_calls": [{}]}, "unsupported_parameter", "messages[1].tool_calls"),
+        ({"audio": {}}, "unsupported_parameter", "messages[1].audio"),
+        ({"tool_call_id": "a"}, "invalid_request", "messages[1].tool_call_id"),
+        ({"reasoning_content": "a"}, "invalid_request", "messages[1].reasoning_content"),
+        ({"role": "assistant", "content": None}, "invalid_request", "messages[1].content"),
         ({"name": 5}, "invalid_request", "messages[1].name"),
     ],
 )
@@ -313,5 +352,5 @@ def test_broken_json_says_where(text: str | bytes, reason: str) -> None:
 
 def test_served_fields_are_those_of_all_endpoints() -> None:
     assert frozenset().union(*map(fields_of, REQUESTS)) == SERVED_FIELDS
-    assert {"messages", "prompt", "input", "max_tokens", "max_completion_tokens"} <= SERVED_FIELDS
-    assert SERVED_FIELDS.isdisjoint({"n", "stream", "tools"})
+    assert {"messages", "prompt", "input", "max_tokens", "max_completion_tokens", "tools"} <= SERVED_FIELDS
+    assert SERVED_FIELDS.isdisjoint({"best_of", "stream", "suffix", "functions"})
