@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from pipeline.answers import Answers
@@ -22,6 +23,8 @@ from pipeline.rows import Row
 from pipeline.schema import ChatRequest, CompletionRequest, EmbeddingRequest
 
 Result = Answer | RowError
+
+_TREES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,8 @@ class GenerativeResponder:
         self._seconds = seconds
         self._reuse = reuse
         self._claims: Claims[Result] = Claims()
+        # Rows of a job share their labels.
+        self._tree = lru_cache(_TREES)(self._new_tree)
 
     def respond(self, rows: Sequence[Row], attempts: int) -> list[Record]:
         jobs = [self._claim(row) for row in rows]
@@ -130,14 +135,13 @@ class GenerativeResponder:
         return Ask(row.custom_id, request, tokens, guide, self._labels(request))
 
     def _labels(self, request: ChatRequest | CompletionRequest) -> LabelTree | None:
-        if not request.label_logprobs:
-            return None
+        return self._tree(request.choices, request.choice_texts) if request.label_logprobs else None
 
+    def _new_tree(self, labels: tuple[str, ...], texts: tuple[str, ...]) -> LabelTree:
         def tokenize(text: str) -> list[int]:
             return self._vocabulary.tokenize(text, add_special=False, parse_special=False)
 
-        texts = dict(zip(request.choices, request.choice_texts, strict=True))
-        return LabelTree(texts, tokenize, self._vocabulary.end_tokens)
+        return LabelTree(dict(zip(labels, texts, strict=True)), tokenize, self._vocabulary.end_tokens)
 
     def _record(self, job: _Job, attempts: int) -> Record:
         row, result = job.row, job.result.result()
