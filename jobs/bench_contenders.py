@@ -17,7 +17,7 @@ from bench_tasks import Result, Task
 from minilm import build_minilm
 
 from pipeline.config import ModelConfig
-from pipeline.models import fetch_model
+from pipeline.model.models import fetch_model
 
 OURS, PEER, FLOOR = "nightherd", "llama-server", "floor"
 LOOSE, FREE = "nightherd, not reproducible", "nightherd, unconstrained"

@@ -20,8 +20,8 @@ from pipeline.engine.llama import LlamaBatch, LlamaFile, LlamaVocabulary, new_co
 from pipeline.engine.llama_embedding import embedding_settings
 from pipeline.engine.model import Batch
 from pipeline.engine.settings import EngineSettings, fit
-from pipeline.prompts import PromptBuilder, embedding_inputs
-from pipeline.schema import ChatRequest, CompletionRequest, EmbeddingRequest, parse_request
+from pipeline.request.schema import ChatRequest, CompletionRequest, EmbeddingRequest, parse_request
+from pipeline.text.prompts import PromptBuilder, embedding_inputs
 
 _PLENTY = 1 << 40
 

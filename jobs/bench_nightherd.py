@@ -13,9 +13,9 @@ from pipeline.build import build_worker
 from pipeline.config import make_job
 from pipeline.engine.engine import Counters
 from pipeline.engine.runner import Runner
-from pipeline.fingerprint import Fingerprint
-from pipeline.rows import Row
-from pipeline.schema import parse_request
+from pipeline.output.fingerprint import Fingerprint
+from pipeline.request.rows import Row
+from pipeline.request.schema import parse_request
 
 _NOWHERE = {"input.path": "unread", "output.path": "memory://unwritten", "retry.row_deadline": 3600}
 

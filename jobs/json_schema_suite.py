@@ -22,13 +22,13 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.constraints import constraint_of
+from pipeline.constraint.constraints import constraint_of
+from pipeline.constraint.guides import Guides
 from pipeline.engine.fake import FakeVocabulary
 from pipeline.engine.guide import Guide
 from pipeline.errors import RowError
-from pipeline.guides import Guides
-from pipeline.json_values import read_json
-from pipeline.schema import ChatRequest, parse_request
+from pipeline.request.json_values import read_json
+from pipeline.request.schema import ChatRequest, parse_request
 
 MAX_ORDERS = 1000
 

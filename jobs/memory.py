@@ -20,17 +20,17 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.answers import Answers
-from pipeline.cluster import Slot
+from pipeline.actors.cluster import Slot
+from pipeline.answer.answers import Answers
 from pipeline.config import JobConfig
 from pipeline.driver import run_job
 from pipeline.engine.engine import Engine
 from pipeline.engine.fake import FakeModel
 from pipeline.engine.runner import Runner
-from pipeline.fingerprint import Fingerprint
-from pipeline.generative_responder import GenerativeResponder
-from pipeline.manifest import Manifest
-from pipeline.models import LocalModel
+from pipeline.model.models import LocalModel
+from pipeline.output.fingerprint import Fingerprint
+from pipeline.output.manifest import Manifest
+from pipeline.respond.generative_responder import GenerativeResponder
 from pipeline.storage import Storage
 from pipeline.worker import Identity, Worker
 

@@ -28,9 +28,9 @@ from pipeline.engine.llama import LlamaFile, LlamaGenerativeModel
 from pipeline.engine.model import Batch
 from pipeline.engine.scores import Scores, score
 from pipeline.engine.settings import fit
-from pipeline.models import LocalModel, fetch_model
-from pipeline.repack import Repacked, repacked
-from pipeline.requantiser import Requantiser
+from pipeline.model.models import LocalModel, fetch_model
+from pipeline.model.repack import Repacked, repacked
+from pipeline.model.requantiser import Requantiser
 
 SEQUENCES = 16
 PROMPT = 64

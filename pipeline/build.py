@@ -7,23 +7,23 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline.answers import Answers
+from pipeline.answer.answers import Answers
 from pipeline.config import JobConfig
-from pipeline.embedding_responder import EmbeddingResponder
 from pipeline.engine.embedder import Embedder
 from pipeline.engine.engine import Engine
 from pipeline.engine.llama import LlamaFile, LlamaGenerativeModel
 from pipeline.engine.llama_embedding import LlamaEmbeddingModel, is_embedding_model
 from pipeline.engine.runner import Runner
 from pipeline.engine.settings import EngineSettings, fit, gpu_layers
-from pipeline.fingerprint import Fingerprint
-from pipeline.generative_responder import GenerativeResponder
-from pipeline.manifest import Manifest
-from pipeline.model_template import read_chat_template
-from pipeline.models import fetch_model
-from pipeline.repack import repacked
-from pipeline.requantiser import Requantiser
-from pipeline.responders import Responder
+from pipeline.model.model_template import read_chat_template
+from pipeline.model.models import fetch_model
+from pipeline.model.repack import repacked
+from pipeline.model.requantiser import Requantiser
+from pipeline.output.fingerprint import Fingerprint
+from pipeline.output.manifest import Manifest
+from pipeline.respond.embedding_responder import EmbeddingResponder
+from pipeline.respond.generative_responder import GenerativeResponder
+from pipeline.respond.responders import Responder
 from pipeline.storage import Storage
 from pipeline.worker import Identity, Worker
 

@@ -132,7 +132,7 @@ def retry(output: _Output, set: _Set = None) -> None:
     with _one_message():
         from pipeline.config import parse_setting
         from pipeline.driver import retry_job
-        from pipeline.records import recorded_job
+        from pipeline.output.records import recorded_job
         from pipeline.storage import Storage
 
         retry_job(recorded_job(Storage.at(output), [parse_setting(text) for text in set or []]))
@@ -154,7 +154,7 @@ def verify(
 ) -> None:
     """Prove that every input row has exactly one output row and that all totals agree."""
     with _one_message():
-        from pipeline.verify import verify as recount
+        from pipeline.output.verify import verify as recount
 
         report = recount(output, deep=deep)
         for problem in report.problems:
@@ -181,9 +181,9 @@ def export(
     ] = False,
 ) -> None:
     with _one_message():
-        from pipeline.export import STANDARD_OUTPUT
-        from pipeline.export import export as write
-        from pipeline.progress import Count
+        from pipeline.output.export import STANDARD_OUTPUT
+        from pipeline.output.export import export as write
+        from pipeline.report.progress import Count
 
         with Count("rows") as count:
             done = write(output, file, errors, partial=partial, tell=count.show)

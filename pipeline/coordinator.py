@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 
 from pipeline.errors import WorkersExhausted
-from pipeline.shards import CHUNK_ROWS, Chunk, ShardPlan
+from pipeline.shard.shards import CHUNK_ROWS, Chunk, ShardPlan
 
 HELD = 2
 """Assignments a worker holds at most: one to work on, one at hand before that one drains."""

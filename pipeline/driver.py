@@ -9,22 +9,22 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.amendment import Amendment
-from pipeline.cluster import Slot, check_room, connected, nodes, share_out
+from pipeline.actors.cluster import Slot, check_room, connected, nodes, share_out
+from pipeline.actors.interrupts import check_interrupted, stoppable
+from pipeline.actors.ray_pool import RayPool
+from pipeline.actors.ray_tasks import Chores
+from pipeline.actors.row_actor import RowWorker, WorkerFactory
 from pipeline.config import JobConfig
-from pipeline.fingerprint import Fingerprint
-from pipeline.interrupts import check_interrupted, stoppable
-from pipeline.manifest import Manifest
-from pipeline.models import LocalModel, fetch_model
-from pipeline.ray_pool import RayPool
-from pipeline.ray_tasks import Chores
-from pipeline.records import response_name
-from pipeline.row_actor import RowWorker, WorkerFactory
+from pipeline.model.models import LocalModel, fetch_model
+from pipeline.output.amendment import Amendment
+from pipeline.output.fingerprint import Fingerprint
+from pipeline.output.manifest import Manifest
+from pipeline.output.records import response_name
+from pipeline.report.screen import JobScreen
+from pipeline.report.summary import Summary, error_counts
 from pipeline.run import FIRST_ROWS, Run
-from pipeline.screen import JobScreen
-from pipeline.shards import CHUNK_ROWS, Shard, ShardPlan, list_shards, plan_shard
+from pipeline.shard.shards import CHUNK_ROWS, Shard, ShardPlan, list_shards, plan_shard
 from pipeline.storage import Storage
-from pipeline.summary import Summary, error_counts
 from pipeline.tally import Tally
 from pipeline.worker import check_input
 

@@ -7,16 +7,16 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Protocol
 
-from pipeline.amendment import Amendment
+from pipeline.actors.pool import Assembly, Done, Event, Lost, Pool
 from pipeline.config import RetryConfig
 from pipeline.coordinator import Coordinator, gaps
 from pipeline.errors import TooManyFailures
-from pipeline.manifest import Manifest
-from pipeline.pool import Assembly, Done, Event, Lost, Pool
-from pipeline.records import WORK, chunk_name, footer_of, response_name
-from pipeline.responders import Pulse
-from pipeline.shards import CHUNK_ROWS, Chunk, ShardPlan
-from pipeline.summary import error_counts
+from pipeline.output.amendment import Amendment
+from pipeline.output.manifest import Manifest
+from pipeline.output.records import WORK, chunk_name, footer_of, response_name
+from pipeline.report.summary import error_counts
+from pipeline.respond.responders import Pulse
+from pipeline.shard.shards import CHUNK_ROWS, Chunk, ShardPlan
 from pipeline.tally import Tally
 
 FIRST_ROWS = 64

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipeline.errors import OutputError
-from pipeline.records import PROGRESS, RECORD, RESPONSES, SUCCESS, footer_of, read_record
+from pipeline.output.records import PROGRESS, RECORD, RESPONSES, SUCCESS, footer_of, read_record
 from pipeline.storage import Storage
 from pipeline.tally import Tally
 

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from pipeline.answer_columns import Kind, response_schema
-from pipeline.answers import Answers, tally
+from pipeline.answer.answer_columns import Kind, response_schema
+from pipeline.answer.answers import Answers, tally
 from pipeline.config import JobConfig
 from pipeline.errors import InputError, RowError, WorkerError
-from pipeline.manifest import Manifest
-from pipeline.responders import Pulse, Record, Responder
-from pipeline.rows import Row, RowReader, records
-from pipeline.shard_reader import ShardReader
-from pipeline.shards import Chunk, ShardPlan
+from pipeline.output.manifest import Manifest
+from pipeline.request.rows import Row, RowReader, records
+from pipeline.respond.responders import Pulse, Record, Responder
+from pipeline.shard.shard_reader import ShardReader
+from pipeline.shard.shards import Chunk, ShardPlan
 from pipeline.tally import Tally
 
 # Shards that a worker keeps open; chunks of a few shards come in turn.

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
-from pipeline.answers import Answers
+from pipeline.answer.answers import Answers
 from pipeline.engine.fake import EOS, FakeVocabulary
 from pipeline.engine.logprobs import TokenLogprob
 from pipeline.engine.sequence import FinishReason, Generation
-from pipeline.schema import parse_request
+from pipeline.request.schema import parse_request
 
 NOTHING = pa.schema([])
 CHAT = parse_request("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}]})

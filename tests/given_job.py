@@ -11,16 +11,16 @@ import numpy as np
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from pipeline.answer_columns import Kind
-from pipeline.answers import Answers, Embeddings
+from pipeline.answer.answer_columns import Kind
+from pipeline.answer.answers import Answers, Embeddings
 from pipeline.config import JobConfig
 from pipeline.errors import RowError
-from pipeline.fingerprint import Fingerprint
-from pipeline.footer import count
-from pipeline.manifest import Manifest
-from pipeline.rows import Row
-from pipeline.schema import parse_request
-from pipeline.shards import Chunk, Shard, ShardPlan
+from pipeline.output.fingerprint import Fingerprint
+from pipeline.output.manifest import Manifest
+from pipeline.request.rows import Row
+from pipeline.request.schema import parse_request
+from pipeline.shard.footer import count
+from pipeline.shard.shards import Chunk, Shard, ShardPlan
 from pipeline.storage import Storage
 from tests.generated import CHAT, COMPLETION, VOCABULARY, generations, said
 

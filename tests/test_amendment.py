@@ -13,20 +13,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.amendment import Amendment
-from pipeline.answer_columns import response_schema
-from pipeline.answers import Answers, Embeddings
+from pipeline.answer.answer_columns import response_schema
+from pipeline.answer.answers import Answers, Embeddings
 from pipeline.config import JobConfig
 from pipeline.engine.sequence import Generation
 from pipeline.errors import OutputError, RowError
-from pipeline.fingerprint import Fingerprint
-from pipeline.footer import count
-from pipeline.manifest import Manifest
-from pipeline.rows import Row
-from pipeline.schema import parse_request
-from pipeline.shards import Chunk, ShardPlan, list_shards, plan_shard
+from pipeline.output.amendment import Amendment
+from pipeline.output.fingerprint import Fingerprint
+from pipeline.output.manifest import Manifest
+from pipeline.output.verify import verify
+from pipeline.request.rows import Row
+from pipeline.request.schema import parse_request
+from pipeline.shard.footer import count
+from pipeline.shard.shards import Chunk, ShardPlan, list_shards, plan_shard
 from pipeline.storage import Storage
-from pipeline.verify import verify
 
 REQUEST = parse_request("/v1/completions", {"prompt": "why?"})
 FAILED = RowError("server_error", "try again")

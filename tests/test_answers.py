@@ -15,13 +15,13 @@ from openai.types import Completion, CompletionUsage, CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion
 from openai.types.shared import ErrorObject
 
-from pipeline.answer_columns import response_schema
-from pipeline.answers import Answers, Embeddings, tally
+from pipeline.answer.answer_columns import response_schema
+from pipeline.answer.answers import Answers, Embeddings, tally
+from pipeline.answer.openai_body import to_openai
 from pipeline.engine.sequence import Generation
 from pipeline.errors import ConfigError, RowError
-from pipeline.openai_body import to_openai
-from pipeline.rows import Row
-from pipeline.schema import parse_request
+from pipeline.request.rows import Row
+from pipeline.request.schema import parse_request
 from tests.generated import CHAT, COMPLETION, NOTHING, embed, generate, generations, said, through_parquet
 
 

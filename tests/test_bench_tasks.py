@@ -16,7 +16,7 @@ from bench_report import report
 from bench_schemas import DESKS, LABEL, RECORD, agreement
 from bench_tasks import Result, Task, make_task, without
 
-from pipeline.schema import parse_request
+from pipeline.request.schema import parse_request
 
 TASKS = list(ROWS)
 COUNT = 120

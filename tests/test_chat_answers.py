@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion
 
-from pipeline.answers import Answers
-from pipeline.openai_body import to_openai
-from pipeline.rows import Row
-from pipeline.schema import parse_request
+from pipeline.answer.answers import Answers
+from pipeline.answer.openai_body import to_openai
+from pipeline.request.rows import Row
+from pipeline.request.schema import parse_request
 from tests.generated import CHAT, NOTHING, generate, said, through_parquet
 
 HERMES = "{% if tools %}{% endif %}" + '<tool_call>\n{"name": <function-name>}' + "<think></think>"

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.constraints import Constraint, constraint_of
-from pipeline.schema import ChatRequest, CompletionRequest, parse_request
+from pipeline.constraint.constraints import Constraint, constraint_of
+from pipeline.request.schema import ChatRequest, CompletionRequest, parse_request
 
 SCHEMA = {"type": "object", "properties": {"b": {"type": "integer"}, "a": {"enum": ["x"]}}}
 TOOLS = [

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.coordinator import FEWEST_ROWS, HELD, SUSPECT_ROWS, Assignment, Coordinator, gaps
 from pipeline.errors import WorkersExhausted
-from pipeline.shards import CHUNK_ROWS, Chunk, Shard, ShardPlan
+from pipeline.shard.shards import CHUNK_ROWS, Chunk, Shard, ShardPlan
 
 Row = tuple[str, int]
 SIZES = st.lists(st.integers(0, 700), min_size=1, max_size=6)

@@ -20,10 +20,10 @@ from typer.testing import CliRunner
 from pipeline.cli import app
 from pipeline.engine.sequence import Generation
 from pipeline.errors import ConfigError, OutputError
-from pipeline.export import Exported, export
-from pipeline.manifest import Manifest
-from pipeline.records import chunk_name, response_name
-from pipeline.shards import Chunk
+from pipeline.output.export import Exported, export
+from pipeline.output.manifest import Manifest
+from pipeline.output.records import chunk_name, response_name
+from pipeline.shard.shards import Chunk
 from pipeline.storage import Storage
 from tests.given_job import FINE, OUTSIDE, Job, Outcome, outcomes
 

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.answers import Answers
+from pipeline.answer.answers import Answers
 from pipeline.engine.engine import Engine
 from pipeline.engine.fake import FakeModel
 from pipeline.engine.runner import Runner
-from pipeline.generative_responder import GenerativeResponder
-from pipeline.rows import Row
-from pipeline.schema import parse_request
+from pipeline.request.rows import Row
+from pipeline.request.schema import parse_request
+from pipeline.respond.generative_responder import GenerativeResponder
 
 CHAT = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 12}
 

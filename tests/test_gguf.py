@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ModelError
-from pipeline.gguf import Tensor, read_tensors
+from pipeline.model.gguf import Tensor, read_tensors
 
 
 def tiny(path: Path, alignment: int | None = None) -> Path:

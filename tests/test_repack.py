@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from pipeline import repack
 from pipeline.config import make_job
 from pipeline.errors import ModelError
-from pipeline.fingerprint import Fingerprint
-from pipeline.gguf import Tensor
-from pipeline.models import LocalModel
-from pipeline.repack import FAST, Repacked, plan_of, repacked
+from pipeline.model import repack
+from pipeline.model.gguf import Tensor
+from pipeline.model.models import LocalModel
+from pipeline.model.repack import FAST, Repacked, plan_of, repacked
+from pipeline.output.fingerprint import Fingerprint
 
 Q4_0, Q4_1, Q4_K, Q6_K, Q8_0, F32 = 2, 3, 12, 14, 8, 0
 CONTENT = b"GGUF" + bytes(range(256)) * 64

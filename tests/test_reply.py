@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.reply import Call, Reply, ReplyReader
-from pipeline.tool_calls import GENERIC, GRANITE, HERMES, LLAMA, MISTRAL, ToolForm, form_of
+from pipeline.text.reply import Call, Reply, ReplyReader
+from pipeline.text.tool_calls import GENERIC, GRANITE, HERMES, LLAMA, MISTRAL, ToolForm, form_of
 
 _TURNS = (
     "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}{% if tools %}{{ tools }}{% endif %}"

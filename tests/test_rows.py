@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from pipeline.config import RequestConfig
 from pipeline.errors import ConfigError, InputError, RowError
-from pipeline.rows import Row, RowReader, records
-from pipeline.schema import ChatRequest, CompletionRequest, EmbeddingRequest
+from pipeline.request.rows import Row, RowReader, records
+from pipeline.request.schema import ChatRequest, CompletionRequest, EmbeddingRequest
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 LABEL = {"messages": [{"role": "user", "content": "Label: {{ text }}"}], "temperature": 0}

@@ -9,23 +9,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.answers import Answers
+from pipeline.actors.pool import Done, Event
+from pipeline.answer.answers import Answers
 from pipeline.config import JobConfig
 from pipeline.coordinator import Assignment
 from pipeline.engine.sequence import Generation
 from pipeline.errors import RowError, TooManyFailures
-from pipeline.fingerprint import Fingerprint
-from pipeline.footer import count
-from pipeline.manifest import Manifest
-from pipeline.pool import Done, Event
-from pipeline.responders import Pulse
-from pipeline.rows import Row
+from pipeline.output.fingerprint import Fingerprint
+from pipeline.output.manifest import Manifest
+from pipeline.output.verify import verify
+from pipeline.request.rows import Row
+from pipeline.request.schema import parse_request
+from pipeline.respond.responders import Pulse
 from pipeline.run import JUDGED_ROWS, Run
-from pipeline.schema import parse_request
-from pipeline.shards import ShardPlan, list_shards, plan_shard
+from pipeline.shard.footer import count
+from pipeline.shard.shards import ShardPlan, list_shards, plan_shard
 from pipeline.storage import Storage
 from pipeline.tally import Tally
-from pipeline.verify import verify
 
 
 class Instant:

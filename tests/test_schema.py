@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from pipeline.config import Endpoint
 from pipeline.errors import RowError
-from pipeline.json_values import MAX_DEPTH, read_json
-from pipeline.schema import (
+from pipeline.request.json_values import MAX_DEPTH, read_json
+from pipeline.request.schema import (
     CONTENT,
     KNOWN_FIELDS,
     REQUESTS,

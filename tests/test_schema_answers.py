@@ -9,9 +9,9 @@ import pytest
 
 from pipeline.config import Endpoint
 from pipeline.errors import RowError
-from pipeline.json_values import read_json
-from pipeline.schema import ChatRequest, CompletionRequest, parse_request
-from pipeline.tools import ToolChoice
+from pipeline.request.json_values import read_json
+from pipeline.request.schema import ChatRequest, CompletionRequest, parse_request
+from pipeline.request.tools import ToolChoice
 
 CHAT: Endpoint = "/v1/chat/completions"
 COMPLETION: Endpoint = "/v1/completions"

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError
-from pipeline.shard_reader import ShardReader
-from pipeline.shards import CHUNK_ROWS, Chunk, Shard, chunks, list_shards, plan_shard
+from pipeline.shard.shard_reader import ShardReader
+from pipeline.shard.shards import CHUNK_ROWS, Chunk, Shard, chunks, list_shards, plan_shard
 
 
 def parquet(path: Path, rows: int = 3, row_group: int = 1000, names: list[str | None] | None = None) -> Path:
@@ -92,7 +92,7 @@ def test_a_shard_without_rows_has_no_chunks(tmp_path: Path) -> None:
 
 @given(rows=st.integers(0, 2000))
 def test_chunks_cover_every_row_once(rows: int) -> None:
-    from pipeline.shards import ShardPlan
+    from pipeline.shard.shards import ShardPlan
 
     plan = ShardPlan(Shard("x.parquet", "x.parquet", 0, ""), rows, "", (), ())
     covered = [row for chunk in chunks(plan) for row in range(chunk.start, chunk.stop)]

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.footer import Footer
-from pipeline.manifest import Manifest
-from pipeline.records import SUCCESS, USAGE, USAGE_SCHEMA, read_record
-from pipeline.summary import Summary
+from pipeline.output.manifest import Manifest
+from pipeline.output.records import SUCCESS, USAGE, USAGE_SCHEMA, read_record
+from pipeline.output.verify import verify
+from pipeline.report.summary import Summary
+from pipeline.shard.footer import Footer
 from pipeline.tally import Tally
-from pipeline.verify import verify
 from tests.given_job import FINE, Job
 
 counts = st.integers(0, 10**9)

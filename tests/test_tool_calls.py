@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.tool_calls import GENERIC, GRANITE, HERMES, LLAMA, MISTRAL, ToolForm, form_of
+from pipeline.text.tool_calls import GENERIC, GRANITE, HERMES, LLAMA, MISTRAL, ToolForm, form_of
 
 LOOP = "{% for tool in tools %}{{ tool | tojson }}{% endfor %}"
 

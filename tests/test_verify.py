@@ -12,14 +12,14 @@ import pytest
 
 from pipeline.config import JobConfig
 from pipeline.errors import OutputError
-from pipeline.fingerprint import Fingerprint
-from pipeline.manifest import Manifest
-from pipeline.records import usage_bytes
-from pipeline.shards import Chunk, ShardPlan, list_shards, plan_shard
+from pipeline.output.fingerprint import Fingerprint
+from pipeline.output.manifest import Manifest
+from pipeline.output.records import usage_bytes
+from pipeline.output.verify import verify
+from pipeline.shard.shards import Chunk, ShardPlan, list_shards, plan_shard
 from pipeline.status import status
 from pipeline.storage import Storage
 from pipeline.tally import Tally
-from pipeline.verify import verify
 from tests.test_manifest import answers, tally_of
 
 ROWS = {"a.parquet": 9, "b/c.parquet": 4}

@@ -10,15 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.answers import Answers
+from pipeline.answer.answers import Answers
 from pipeline.config import JobConfig
 from pipeline.engine.sequence import Generation
 from pipeline.errors import RowError, WorkerError
-from pipeline.fingerprint import Fingerprint
-from pipeline.manifest import Manifest
-from pipeline.responders import Pulse
-from pipeline.rows import Row
-from pipeline.shards import Chunk, ShardPlan, list_shards, plan_shard
+from pipeline.output.fingerprint import Fingerprint
+from pipeline.output.manifest import Manifest
+from pipeline.request.rows import Row
+from pipeline.respond.responders import Pulse
+from pipeline.shard.shards import Chunk, ShardPlan, list_shards, plan_shard
 from pipeline.storage import Storage
 from pipeline.worker import Identity, Worker
 

@@ -15,7 +15,7 @@ from pipeline.engine.embedder import Embedder, fit
 from pipeline.engine.llama import LlamaFile
 from pipeline.engine.llama_embedding import LlamaEmbeddingModel, is_embedding_model
 from pipeline.errors import ModelError, WorkerError
-from pipeline.models import default_cache
+from pipeline.model.models import default_cache
 
 TEXTS = [
     "A cat sits on the mat.",

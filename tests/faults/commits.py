@@ -16,15 +16,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.answers import Answers
+from pipeline.answer.answers import Answers
 from pipeline.config import JobConfig
 from pipeline.engine.sequence import Generation
-from pipeline.fingerprint import Fingerprint
-from pipeline.manifest import Manifest
-from pipeline.records import response_name
-from pipeline.rows import Row
-from pipeline.schema import CompletionRequest
-from pipeline.shards import Chunk, Shard, ShardPlan
+from pipeline.output.fingerprint import Fingerprint
+from pipeline.output.manifest import Manifest
+from pipeline.output.records import response_name
+from pipeline.request.rows import Row
+from pipeline.request.schema import CompletionRequest
+from pipeline.shard.shards import Chunk, Shard, ShardPlan
 from pipeline.storage import Storage
 from pipeline.tally import Tally
 from tests.faults.disk import on_change

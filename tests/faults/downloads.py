@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pipeline.remote_model  # noqa: F401  (imported once, for all processes that are forked from one)
+import pipeline.model.remote_model  # noqa: F401  (imported once, for all processes that are forked from one)
 from pipeline.config import ModelConfig
 from pipeline.errors import ModelError
-from pipeline.models import fetch_model
+from pipeline.model.models import fetch_model
 
 
 def want(url: str, sha256: str | None, cache: Path, results: Any) -> None:

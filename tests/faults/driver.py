@@ -15,7 +15,7 @@ from typing import Any
 from pipeline.config import JobConfig
 from pipeline.driver import run_job
 from pipeline.errors import JobError
-from pipeline.models import LocalModel
+from pipeline.model.models import LocalModel
 from tests.faults.answer_log import AnswerLog
 from tests.faults.disk import Disk, on_change
 from tests.faults.fake_model import CalculatorWorkers
@@ -24,7 +24,7 @@ from tests.faults.lossy import Losses
 MODEL = LocalModel(Path("fake.gguf"), "0" * 64, 1)
 GAVE_UP = 3
 """The exit status after an error that the pipeline names; Python's own after any other is 1."""
-TUNED = ("pipeline.ray_pool", "pipeline.ray_member", "pipeline.run", "pipeline.driver")
+TUNED = ("pipeline.actors.ray_pool", "pipeline.actors.ray_member", "pipeline.run", "pipeline.driver")
 """Where the pipeline keeps the time-outs that a test may shorten."""
 
 

@@ -16,16 +16,16 @@ from typing import Any, Literal
 import pyarrow as pa
 import ray
 
-from pipeline.answers import Answers
-from pipeline.cluster import Slot
+from pipeline.actors.cluster import Slot
+from pipeline.answer.answers import Answers
 from pipeline.config import JobConfig
 from pipeline.engine.sequence import Generation
 from pipeline.errors import WorkerError
-from pipeline.fingerprint import Fingerprint
-from pipeline.manifest import Manifest
-from pipeline.responders import Pulse
-from pipeline.rows import Row
-from pipeline.schema import CompletionRequest
+from pipeline.output.fingerprint import Fingerprint
+from pipeline.output.manifest import Manifest
+from pipeline.request.rows import Row
+from pipeline.request.schema import CompletionRequest
+from pipeline.respond.responders import Pulse
 from pipeline.storage import Storage
 from pipeline.worker import Identity, Worker
 from tests.faults.answer_log import AnswerLog

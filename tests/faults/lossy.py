@@ -8,11 +8,11 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-import pipeline.ray_pool
-from pipeline.cluster import Slot
+import pipeline.actors.ray_pool
+from pipeline.actors.cluster import Slot
+from pipeline.actors.row_actor import Heartbeat, RowActor, WorkerFactory
 from pipeline.coordinator import Assignment
-from pipeline.row_actor import Heartbeat, RowActor, WorkerFactory
-from pipeline.shards import ShardPlan
+from pipeline.shard.shards import ShardPlan
 from pipeline.tally import Tally
 
 
@@ -62,7 +62,7 @@ class Losses:
                         _never()
                     return super().pulse()
 
-            pipeline.ray_pool.RowActor = LossyActor  # type: ignore[misc]
+            pipeline.actors.ray_pool.RowActor = LossyActor  # type: ignore[misc]
 
 
 def _first(mark: str) -> bool:

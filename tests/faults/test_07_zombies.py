@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.records import chunk_name, response_name
-from pipeline.verify import verify
+from pipeline.output.records import chunk_name, response_name
+from pipeline.output.verify import verify
 from tests.faults.commits import (
     COMMITS,
     HALVES,

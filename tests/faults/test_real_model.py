@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.verify import verify
+from pipeline.output.verify import verify
 from tests.faults.driver_process import environment
 from tests.faults.machines import kill, until
 

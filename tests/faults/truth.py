@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.verify import verify
+from pipeline.output.verify import verify
 from tests.faults.arithmetic import Sum
 from tests.faults.case import Case
 from tests.faults.watcher import Watcher

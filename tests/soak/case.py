@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import JobConfig
-from pipeline.fingerprint import Fingerprint
-from pipeline.manifest import Manifest
-from pipeline.shards import ShardPlan, list_shards, plan_shard
+from pipeline.output.fingerprint import Fingerprint
+from pipeline.output.manifest import Manifest
+from pipeline.shard.shards import ShardPlan, list_shards, plan_shard
 from pipeline.storage import Storage
 from tests.faults.arithmetic import Sum
 

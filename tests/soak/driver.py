@@ -7,16 +7,16 @@ from contextlib import suppress
 
 import pyarrow as pa
 
-from pipeline.answers import Answers
+from pipeline.answer.answers import Answers
 from pipeline.coordinator import Assignment
 from pipeline.driver import Commit, _begin, _reopen
 from pipeline.errors import JobError, StorageError
-from pipeline.footer import Footer
-from pipeline.manifest import Manifest
-from pipeline.records import PROGRESS, RESPONSES
-from pipeline.responders import Pulse
+from pipeline.output.manifest import Manifest
+from pipeline.output.records import PROGRESS, RESPONSES
+from pipeline.respond.responders import Pulse
 from pipeline.run import Run
-from pipeline.shards import Chunk
+from pipeline.shard.footer import Footer
+from pipeline.shard.shards import Chunk
 from pipeline.tally import Tally
 from pipeline.worker import Identity, Worker
 from tests.faults.arithmetic import Sum

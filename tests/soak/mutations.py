@@ -11,12 +11,12 @@ from unittest.mock import patch
 
 import pyarrow as pa
 
-import pipeline.manifest
-from pipeline.assembly import write_table
+import pipeline.output.manifest
 from pipeline.coordinator import Assignment, Coordinator
-from pipeline.footer import Footer
-from pipeline.manifest import Manifest
-from pipeline.shards import Chunk, ShardPlan
+from pipeline.output.manifest import Manifest
+from pipeline.shard.assembly import write_table
+from pipeline.shard.footer import Footer
+from pipeline.shard.shards import Chunk, ShardPlan
 
 Tables = Callable[[], Iterable[pa.Table]]
 
@@ -56,7 +56,7 @@ MUTATIONS: Mapping[str, Callable[[], AbstractContextManager[Any]]] = {
     "done chunks are forgotten at a resume": lambda: patch.object(Coordinator, "add", _add_all),
     "the neighbours of a poison row are condemned": lambda: patch.object(Coordinator, "_suspected", _condemn),
     "overlapping chunks are put together": lambda: patch.object(
-        pipeline.manifest, "cover", lambda chunks: sorted(set(chunks))
+        pipeline.output.manifest, "cover", lambda chunks: sorted(set(chunks))
     ),
 }
 """What is broken, and a context in which it is."""

@@ -1,4 +1,4 @@
-"""Workers of a simulated cluster, as `pipeline.pool.Pool` asks for them."""
+"""Workers of a simulated cluster, as `pipeline.actors.pool.Pool` asks for them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
+from pipeline.actors.pool import Done, Event, Lost
 from pipeline.coordinator import Assignment
 from pipeline.errors import JobError
-from pipeline.pool import Done, Event, Lost
-from pipeline.responders import Pulse
-from pipeline.shards import Chunk, ShardPlan
+from pipeline.respond.responders import Pulse
+from pipeline.shard.shards import Chunk, ShardPlan
 from pipeline.tally import Tally
 from pipeline.worker import Worker
 from tests.soak.cluster import Cluster, Machine

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pipeline.answers import Answers
+from pipeline.answer.answers import Answers
 from pipeline.engine.sequence import Generation
 from pipeline.errors import RowError
-from pipeline.responders import Pulse
-from pipeline.rows import Row
-from pipeline.schema import CompletionRequest
+from pipeline.request.rows import Row
+from pipeline.request.schema import CompletionRequest
+from pipeline.respond.responders import Pulse
 from tests.faults.arithmetic import Sum
 from tests.soak.case import Fate
 from tests.soak.scene import Scene

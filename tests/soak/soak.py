@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.records import WORK
+from pipeline.output.records import WORK
 from tests.soak.driver import Driver
 from tests.soak.scene import Scene
 from tests.soak.truth import problems

@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.records import RESPONSES, SUCCESS, USAGE
+from pipeline.output.records import RESPONSES, SUCCESS, USAGE
+from pipeline.output.verify import verify
 from pipeline.storage import Storage
-from pipeline.verify import verify
 from tests.soak.case import Case, Fate
 
 

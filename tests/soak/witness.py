@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import OutputError
-from pipeline.footer import Footer, check_counts, read_footer
-from pipeline.records import RECORD, RESPONSES, SUCCESS
+from pipeline.output.records import RECORD, RESPONSES, SUCCESS
+from pipeline.shard.footer import Footer, check_counts, read_footer
 from pipeline.storage import Storage
 from tests.soak.case import Case, Fate
 from tests.soak.world import World

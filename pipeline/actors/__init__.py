@@ -1,0 +1,1 @@
+"""Workers as Ray actors: where they run, and what becomes of them."""

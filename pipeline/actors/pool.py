@@ -1,0 +1,65 @@
+"""The workers of a job as its run sees them: who can take work, and what has become of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from pipeline.coordinator import Assignment
+from pipeline.respond.responders import Pulse
+from pipeline.shard.shards import ShardPlan
+from pipeline.tally import Tally
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """An assignment is committed."""
+
+    worker: str
+    assignment: Assignment
+    tally: Tally
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A worker is gone. blame: its rows may be why; False for nodes lost, preemption, want of memory.
+
+    memory: it was killed for want of memory, which its rows or anybody else may have used up.
+    """
+
+    worker: str
+    blame: bool
+    reason: str
+    memory: bool = False
+
+
+Event = Done | Lost
+
+
+class Pool(Protocol):
+    """Workers that come and go. What is submitted to one ends as Done, or with its worker as Lost."""
+
+    @property
+    def ready(self) -> list[str]:
+        """The workers that can take work."""
+
+    def submit(self, worker: str, assignment: Assignment, plans: dict[str, ShardPlan]) -> None:
+        """plans: of all the assignment's shards, by name."""
+
+    def events(self, timeout: float) -> Iterator[Event]:
+        """Waits up to `timeout` seconds, and tells what has happened. Raises JobError."""
+
+    def pulse(self) -> Pulse:
+        """The counters of all workers together, those of dead ones included."""
+
+
+class Assembly(Protocol):
+    """Puts finished shards together, somewhere else."""
+
+    @property
+    def idle(self) -> bool: ...
+    def put(self, plan: ShardPlan) -> None: ...
+
+    def done(self) -> list[Tally]:
+        """The shards that have been committed since the last call. Raises JobError."""

@@ -1,0 +1,93 @@
+"""A worker inside a Ray actor's process."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import ray
+
+from pipeline.actors.cluster import Slot
+from pipeline.coordinator import Assignment
+from pipeline.respond.responders import Pulse
+from pipeline.shard.shards import Chunk, ShardPlan
+from pipeline.tally import Tally
+
+CHUNKS_AT_ONCE = 32
+"""Small chunks of one assignment that are worked on together, so that they fill the batch."""
+
+
+class RowWorker(Protocol):
+    """What `pipeline.worker.Worker` offers; tests bring smaller ones."""
+
+    def process(self, plan: ShardPlan, chunk: Chunk, attempt: int, condemned: bool) -> Tally: ...
+    def pulse(self) -> Pulse: ...
+
+
+WorkerFactory = Callable[[Slot], RowWorker]
+"""Called in the actor's process; picklable. Its JobErrors stop the job, others count as deaths."""
+
+
+Stage = Literal["new", "starting", "ready"]
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Life signs. holding: the ids of the assignments under way; node: the machine, in hexadecimal."""
+
+    pulse: Pulse
+    holding: frozenset[int]
+    node: str
+    stage: Stage
+
+
+class RowActor:
+    """Runs in its own process. `work` and `pulse` may be called at once; `work` comes after `start`."""
+
+    def __init__(self, build: WorkerFactory, slot: Slot) -> None:
+        self._build = build
+        self._slot = slot
+        self._worker: RowWorker | None = None
+        self._stage: Stage = "new"
+        self._holding: set[int] = set()
+        self._lock = threading.Lock()
+        # Ray exports it as 1 for most actors; threads are set by the slot instead.
+        os.environ.pop("OMP_NUM_THREADS", None)
+        if not slot.gpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+    def start(self) -> None:
+        """Builds the worker. Outside of `__init__`, where Ray would turn an error into an actor's death."""
+        self._stage = "starting"
+        self._worker = self._build(self._slot)
+        self._stage = "ready"
+
+    def work(self, assignment: Assignment, plans: dict[str, ShardPlan]) -> Tally:
+        """Answers and commits an assignment's chunks. plans: of all their shards, by name."""
+
+        worker = self._worker
+        assert worker, "it has not been started"
+
+        def process(chunk: Chunk) -> Tally:
+            return worker.process(
+                plans[chunk.shard], chunk, assignment.attempt, condemned=assignment.condemned
+            )
+
+        with self._lock:
+            self._holding.add(assignment.id)
+        try:
+            with ThreadPoolExecutor(min(CHUNKS_AT_ONCE, len(assignment.chunks))) as threads:
+                return sum(threads.map(process, assignment.chunks), Tally())
+        finally:
+            with self._lock:
+                self._holding.discard(assignment.id)
+
+    def pulse(self) -> Heartbeat:
+        with self._lock:
+            holding = frozenset(self._holding)
+        pulse = self._worker.pulse() if self._worker else Pulse()
+        return Heartbeat(pulse, holding, ray.get_runtime_context().get_node_id(), self._stage)

@@ -1,0 +1,1 @@
+"""Answers as columns, and as OpenAI's bodies."""

@@ -1,0 +1,239 @@
+"""Answers become rows: what the engine made of a request, as a record of the output's columns."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.answer.answer_columns import Kind, Record, response_schema
+from pipeline.answer.logprobs import LogprobWriter, finite, prompt_text
+from pipeline.constraint.constraints import constraint_of
+from pipeline.engine.model import Vocabulary
+from pipeline.engine.sequence import Generation
+from pipeline.errors import RowError
+from pipeline.request.rows import Row
+from pipeline.request.schema import ChatRequest, CompletionRequest, EmbeddingRequest
+from pipeline.tally import Tally
+from pipeline.text.reply import Reply, ReplyReader
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """What an embedding request got: float32 vectors, shape [inputs, dimensions], in the inputs' order."""
+
+    vectors: NDArray[np.float32]
+    prompt_tokens: int
+
+
+class Answers:
+    """Makes the output rows of one job."""
+
+    def __init__(
+        self,
+        model_id: str,
+        fingerprint: str,
+        kept: pa.Schema,
+        kind: Kind = "generate",
+        *,
+        vocabulary: Vocabulary | None = None,
+        template: str | None = None,
+    ) -> None:
+        """fingerprint: the job's. kept: the input columns to carry along. vocabulary: for rows that ask
+        for logprobs. template: the chat template, which tells how the model writes reasoning and calls."""
+        self.schema = response_schema(kind, kept)
+        self._own = pa.schema(list(self.schema)[: len(self.schema) - len(kept)])
+        self._model_id = model_id
+        self._fingerprint = fingerprint
+        self._system_fingerprint = f"fp_{blake2b(fingerprint.encode(), digest_size=5).hexdigest()}"
+        self._vocabulary = vocabulary
+        self._logprobs = LogprobWriter(vocabulary) if vocabulary else None
+        self._replies = ReplyReader(template)
+
+    def chat(
+        self,
+        row: Row,
+        choices: Sequence[Generation],
+        attempts: int,
+        labels: Mapping[str, float] | None = None,
+        *,
+        reused: bool = False,
+    ) -> Record:
+        """choices: one for each of the `n` that were asked for. labels: the log-probability of each.
+        reused: the row was answered by an earlier equal one, and nothing was computed."""
+        request = row.request
+        assert isinstance(request, ChatRequest)
+        guided = constraint_of(request) is not None
+        replies = [self._reply(request, generation.text, guided) for generation in choices]
+        written = [
+            {
+                "message": self._message(row, index, reply),
+                "finish_reason": _finish_reason(generation, bool(reply.calls)),
+                "logprobs": self._logprobs and self._logprobs.chat(generation),
+            }
+            for index, (reply, generation) in enumerate(zip(replies, choices, strict=True))
+        ]
+        own = {"id": f"chatcmpl-{self._digest(row.custom_id)}", "object": "chat.completion"}
+        own |= _generated(written, choices, labels, guided=guided, reused=reused)
+        return self._head(row.custom_id, attempts) | own | {"text": replies[0].content}
+
+    def completion(
+        self,
+        row: Row,
+        choices: Sequence[Generation],
+        attempts: int,
+        labels: Mapping[str, float] | None = None,
+        *,
+        reused: bool = False,
+    ) -> Record:
+        """As `chat`."""
+        request = row.request
+        assert isinstance(request, CompletionRequest)
+        echo = prompt_text(request.prompt, self._vocabulary) if request.echo else None
+        written = [
+            {
+                "text": (echo or "") + generation.text,
+                "finish_reason": _finish_reason(generation),
+                "logprobs": self._logprobs and self._logprobs.completion(generation, echo),
+            }
+            for generation in choices
+        ]
+        own = {"id": f"cmpl-{self._digest(row.custom_id)}", "object": "text_completion"}
+        own |= _generated(written, choices, labels, guided=constraint_of(request) is not None, reused=reused)
+        return self._head(row.custom_id, attempts) | own | {"text": written[0]["text"]}
+
+    def embedding(self, row: Row, embeddings: Embeddings, attempts: int) -> Record:
+        single = isinstance(row.request, EmbeddingRequest) and row.request.single
+        data = [{"index": i, "embedding": vector} for i, vector in enumerate(embeddings.vectors)]
+        return self._head(row.custom_id, attempts) | {
+            "object": "list",
+            "embedding": embeddings.vectors[0],
+            "data": None if single else data,
+            "usage": _usage(embeddings.prompt_tokens),
+        }
+
+    def error(self, custom_id: str, error: RowError, attempts: int) -> Record:
+        """A row that got no answer; it has no usage."""
+        details = {"code": error.code, "message": error.message, "type": error.type, "param": error.param}
+        return self._head(custom_id, attempts) | {"status_code": error.status_code, "error": details}
+
+    def table(self, rows: Sequence[Record], kept: pa.Table) -> pa.Table:
+        """The rows as a table of `schema`. kept: the rows' input columns to carry along, in order."""
+        own = pa.Table.from_pylist(rows, schema=self._own)
+        columns = [kept.column(name) for name in self.schema.names[len(self._own) :]]
+        return pa.Table.from_arrays([*own.columns, *columns], schema=self.schema)
+
+    def _head(self, custom_id: str, attempts: int) -> Record:
+        return {
+            "custom_id": custom_id,
+            "status_code": 200,
+            "created": int(time.time()),
+            "model": self._model_id,
+            "system_fingerprint": self._system_fingerprint,
+            "attempts": attempts,
+        }
+
+    def _reply(self, request: ChatRequest, text: str, guided: bool) -> Reply:
+        tools = [tool.function.name for tool in request.offered]
+        parallel = request.parallel_tool_calls is not False
+        return self._replies.read(text, tools, parallel=parallel, guided=guided)
+
+    def _message(self, row: Row, index: int, reply: Reply) -> Record:
+        calls = [
+            {
+                "id": f"call_{self._digest(row.custom_id, index, place)}",
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for place, call in enumerate(reply.calls)
+        ]
+        return {
+            "role": "assistant",
+            "content": reply.content,
+            "reasoning_content": reply.reasoning,
+            "tool_calls": calls or None,
+        }
+
+    def _digest(self, *place: object) -> str:
+        """The same job gives the same row the same id, however often it is tried."""
+        name = "\0".join(map(str, (self._fingerprint, *place)))
+        return blake2b(name.encode(), digest_size=12).hexdigest()
+
+
+def tally(rows: Iterable[Mapping[str, Any]], seconds: float) -> Tally:
+    """What the output rows cost together. seconds: how long they took."""
+    return sum((_row_tally(row) for row in rows), Tally(seconds=seconds))
+
+
+def _row_tally(row: Mapping[str, Any]) -> Tally:
+    usage = row.get("usage") or _usage(0)
+    failed = row.get("error") is not None
+    return Tally(
+        rows=1,
+        succeeded=int(not failed),
+        failed=int(failed),
+        prompt_tokens=usage["prompt_tokens"],
+        completion_tokens=usage["completion_tokens"],
+        cached_tokens=usage["prompt_tokens_details"]["cached_tokens"],
+        attempts=row["attempts"],
+        reused=int(row.get("reused", False)),
+    )
+
+
+def _generated(
+    written: Sequence[Record],
+    choices: Sequence[Generation],
+    labels: Mapping[str, float] | None,
+    *,
+    guided: bool,
+    reused: bool,
+) -> Record:
+    """The columns that chats and completions have in common."""
+    first = choices[0]
+    cached = first.prompt_tokens if reused else first.cached_tokens
+    tokens = sum(generation.completion_tokens for generation in choices)
+    return {
+        "choices": [{"index": index, **choice} for index, choice in enumerate(written)],
+        "finish_reason": written[0]["finish_reason"],
+        "complete": all(generation.complete for generation in choices) if guided else None,
+        "label_logprobs": _label_logprobs(labels) if labels else None,
+        "usage": _usage(first.prompt_tokens, tokens, cached),
+        "reused": reused,
+    }
+
+
+def _usage(prompt_tokens: int, completion_tokens: int = 0, cached_tokens: int = 0) -> Record:
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": cached_tokens},
+    }
+
+
+def _finish_reason(generation: Generation, calls: bool = False) -> str:
+    """What was cut off never passes for whole, whatever could be read of it."""
+    if not generation.complete or generation.finish_reason == "length":
+        return "length"
+    return "tool_calls" if calls else generation.finish_reason
+
+
+def _label_logprobs(labels: Mapping[str, float]) -> list[Record]:
+    """probability: a label's share among the labels."""
+    most = max(labels.values())
+    if most == -math.inf:
+        shares = dict.fromkeys(labels, 1.0)
+    else:
+        shares = {label: math.exp(logprob - most) for label, logprob in labels.items()}
+    total = sum(shares.values())
+    return [
+        {"label": label, "logprob": finite(logprob), "probability": shares[label] / total}
+        for label, logprob in labels.items()
+    ]

@@ -1,0 +1,1 @@
+"""The GGUF on this node: fetched, checked, requantised."""

@@ -1,0 +1,1 @@
+"""The output folder: what is committed, and what can be told from it."""

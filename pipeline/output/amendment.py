@@ -1,0 +1,122 @@
+"""The failed rows of a finished job, answered again: their new answers take the places of the old ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import OutputError
+from pipeline.output.manifest import Manifest
+from pipeline.output.records import chunk_folder, chunk_name, response_name
+from pipeline.shard.assembly import check_table, cover, with_vectors, write_table
+from pipeline.shard.footer import Footer
+from pipeline.shard.parquet import parquet_file
+from pipeline.shard.shard_reader import ParquetRows
+from pipeline.shard.shards import Chunk, ShardPlan
+from pipeline.tally import Tally
+
+_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Amendment:
+    """One retry of a finished job. number: 1 for the first retry of an output, and so on.
+
+    A response file is replaced in one step, and its footer bears the number of the retry, so that a
+    retry that was stopped goes on with the files that are left.
+    """
+
+    manifest: Manifest
+    number: int
+
+    def finished(self, plan: ShardPlan) -> Tally | None:
+        """The shard's tally, where nothing (more) is to be done for it."""
+        footer = self._footer(plan)
+        return footer.tally if footer.retry == self.number or not footer.tally.failed else None
+
+    def failed(self, plan: ShardPlan) -> list[Chunk]:
+        """The ranges of rows with an error, in order."""
+        with self.manifest.output.open_input(response_name(plan.shard)) as file:
+            status = parquet_file(file).read(columns=["status_code"], use_threads=False).column(0)
+        bad = np.flatnonzero(np.asarray(pc.not_equal(status, 200)))
+        breaks = [0, *(np.flatnonzero(np.diff(bad) > 1) + 1).tolist(), len(bad)]
+        return [
+            Chunk(plan.shard.name, int(bad[first]), int(bad[last - 1]) + 1)
+            for first, last in pairwise(breaks)
+            if last > first
+        ]
+
+    def commit(self, plan: ShardPlan) -> Tally:
+        """Replaces the shard's response file by one with the new answers; the shard's tally then.
+
+        Raises OutputError where a failed row has no new answer.
+        """
+        old = self._footer(plan)
+        if old.retry != self.number:
+            self._replace(plan, old)
+        self.manifest.output.remove_tree(chunk_folder(plan.shard.name, self.number))
+        return self._footer(plan).tally
+
+    def _replace(self, plan: ShardPlan, old: Footer) -> None:
+        found = self.manifest.chunk_footers(plan.shard.name, self.number)
+        footers = {Chunk(f.shard, f.start, f.stop): f for f in found}
+        chosen = cover(footers)
+        if sum(chunk.rows for chunk in chosen) != old.tally.failed:
+            raise OutputError(f"{plan.shard.name}: not every failed row has been answered again")
+        footer = _amended(old, [footers[chunk] for chunk in chosen], self.number)
+        self.manifest.output.overwrite(
+            response_name(plan.shard),
+            lambda file: write_table(file, self._tables(plan, chosen, footer.dimensions), footer),
+            lambda path: check_table(path, footer),
+        )
+
+    def _tables(
+        self, plan: ShardPlan, chosen: Sequence[Chunk], lengths: tuple[int, ...]
+    ) -> Iterator[pa.Table]:
+        with self.manifest.output.open_input(response_name(plan.shard)) as file:
+            rows = ParquetRows(file, 0)
+            for start, stop, chunk in _segments(plan.rows, chosen):
+                before = with_vectors(rows.take(start, stop), lengths)
+                if chunk is None:
+                    yield before
+                else:
+                    after = self.manifest.table(chunk_name(chunk, self.number))
+                    yield _renewed(before, with_vectors(after, lengths))
+
+    def _footer(self, plan: ShardPlan) -> Footer:
+        return self.manifest.footer(response_name(plan.shard))
+
+
+def _amended(old: Footer, fresh: Iterable[Footer], number: int) -> Footer:
+    tally, lengths = replace(old.tally, failed=0), set(old.dimensions)
+    for footer in fresh:
+        tally = tally + replace(footer.tally, rows=0)
+        lengths |= set(footer.dimensions)
+    return replace(old, tally=tally, dimensions=tuple(sorted(lengths)), retry=number)
+
+
+def _segments(rows: int, chosen: Iterable[Chunk]) -> Iterator[tuple[int, int, Chunk | None]]:
+    """The whole shard in order: ranges that stay, in pieces, and those that `chosen` chunks renew."""
+    border = 0
+    for chunk in chosen:
+        yield from _kept(border, chunk.start)
+        yield chunk.start, chunk.stop, chunk
+        border = chunk.stop
+    yield from _kept(border, rows)
+
+
+def _kept(start: int, stop: int) -> Iterator[tuple[int, int, None]]:
+    for begin in range(start, stop, _ROWS):
+        yield begin, min(begin + _ROWS, stop), None
+
+
+def _renewed(before: pa.Table, after: pa.Table) -> pa.Table:
+    """The new answers; a row's attempts add up over its answers."""
+    place = after.schema.get_field_index("attempts")
+    attempts = pc.add(before.column("attempts"), after.column("attempts"))
+    return after.set_column(place, after.schema.field(place), attempts)

@@ -1,0 +1,217 @@
+"""A job's answers as files of OpenAI's batch results."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.answer.answer_columns import response_schema
+from pipeline.answer.openai_body import to_openai
+from pipeline.errors import ConfigError, OutputError
+from pipeline.output.fingerprint import Fingerprint
+from pipeline.output.manifest import Manifest
+from pipeline.output.records import RECORD, SUCCESS, WORK, chunk_name, read_record, response_name
+from pipeline.shard.assembly import cover
+from pipeline.shard.footer import read_footer
+from pipeline.shard.parquet import parquet_file
+from pipeline.shard.shards import Chunk
+from pipeline.storage import Storage
+
+STANDARD_OUTPUT = "-"
+
+_ROWS = 64
+_NOTHING = pa.schema([])
+_COLUMNS = {*response_schema("generate", _NOTHING).names, *response_schema("embed", _NOTHING).names}
+# No server gives these for an answer: the request never came back.
+_OUTSIDE_HTTP = {"worker_crashed", "deadline_exceeded"}
+# Beside "\n", these end a line for Python's splitlines, and so for clients of the Batch API.
+_LINE_BREAKS = re.compile("[\x85\u2028\u2029]")
+
+Which = Literal["all", "succeeded", "failed"]
+Tell = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """lines: of the results' file, or of both; failed: rows with an error; rows: of the whole job."""
+
+    lines: int
+    failed: int
+    rows: int
+
+
+def export(
+    output_url: str,
+    file: str,
+    errors: str | None = None,
+    *,
+    partial: bool = False,
+    tell: Tell = lambda lines, rows: None,
+) -> Exported:
+    """Writes one line for each row, in the input's order over the shards in the order of their names.
+
+    file: a path, a fsspec URL or "-" for standard output; complete or absent at every moment, but for
+    standard output. errors: where failed rows go instead. partial: also for a job that isn't finished,
+    what it has committed. tell: called with the lines so far, of so many rows of the job.
+    Raises OutputError where there is no such job, or an answer is missing; ConfigError for a bad target.
+    """
+    _check_targets(file, errors)
+    answers = _open(output_url, partial)
+    if errors is None:
+        return _write(file, answers, "all", tell)
+    results, failures = _write(file, answers, "succeeded", tell), _write(errors, answers, "failed", tell)
+    return Exported(results.lines + failures.lines, failures.lines, results.rows)
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """The rows of an output. whole: they are all there."""
+
+    manifest: Manifest
+    shards: Mapping[str, int]
+    whole: bool
+
+    @property
+    def rows(self) -> int:
+        return sum(self.shards.values())
+
+    def lines(self, which: Which) -> Iterator[tuple[bytes, bool]]:
+        """Result lines, and whether each is of a failed row."""
+        for shard in sorted(self.shards):
+            for start, table in self._tables(shard):
+                numbers = _numbers(table, which)
+                for number, record in zip(numbers.to_pylist(), table.take(numbers).to_pylist(), strict=True):
+                    place = f"{self.manifest.fingerprint.digest}\0{shard}\0{start + number}"
+                    yield _line(record, place), record["error"] is not None
+
+    def _tables(self, shard: str) -> Iterator[tuple[int, pa.Table]]:
+        """Rows in order, each table with the number of its first row."""
+        # Listed before the response file is looked for: chunks go when it has come.
+        chunks = [] if self.whole else self._chunks(shard)
+        try:
+            yield from self._response(shard)
+        except FileNotFoundError:
+            if self.whole:
+                raise OutputError(f"{self._path(shard)} is absent") from None
+            yield from self._chunk_tables(shard, chunks)
+
+    def _chunk_tables(self, shard: str, chunks: list[Chunk]) -> Iterator[tuple[int, pa.Table]]:
+        for chunk in chunks:
+            try:
+                table = self.manifest.table(chunk_name(chunk))
+            except FileNotFoundError:
+                yield from self._response(shard, chunk.start)
+                return
+            own = table.select(_own(table.schema))
+            for at in range(0, own.num_rows, _ROWS):
+                yield chunk.start + at, own.slice(at, _ROWS)
+
+    def _response(self, shard: str, start: int = 0) -> Iterator[tuple[int, pa.Table]]:
+        with self.manifest.output.open_input(response_name(shard)) as file:
+            parquet = parquet_file(file, buffer_size=1 << 20)
+            self._check(parquet, shard)
+            at, names = 0, _own(parquet.schema_arrow)
+            for batch in parquet.iter_batches(batch_size=_ROWS, columns=names, use_threads=False):
+                skipped = min(max(0, start - at), batch.num_rows)
+                yield at + skipped, pa.Table.from_batches([batch]).slice(skipped)
+                at += batch.num_rows
+
+    def _check(self, parquet: pq.ParquetFile, shard: str) -> None:
+        footer = read_footer(parquet)
+        found = (footer.fingerprint, footer.shard, footer.start, footer.stop)
+        if found != (self.manifest.fingerprint.digest, shard, 0, self.shards[shard]):
+            raise OutputError(f"{self._path(shard)} doesn't hold this job's answers: see nightherd verify")
+
+    def _chunks(self, shard: str) -> list[Chunk]:
+        return cover(Chunk(f.shard, f.start, f.stop) for f in self.manifest.chunk_footers(shard))
+
+    def _path(self, shard: str) -> str:
+        return f"{self.manifest.output.url}/{response_name(shard)}"
+
+
+def _open(output_url: str, partial: bool) -> _Answers:
+    output = Storage.at(output_url)
+    success = read_record(output, SUCCESS)
+    record = success or read_record(output, RECORD)
+    if not record:
+        raise OutputError(f"output {output_url}: no job has begun there")
+    if not success and not partial:
+        raise OutputError(
+            f"output {output_url}: the job isn't finished: nightherd run ends it, and --partial exports what "
+            "it has committed so far"
+        )
+    prints = Fingerprint(record.get("record", {}))
+    shards = {name: int(shard["rows"]) for name, shard in prints.record.get("input", {}).items()}
+    return _Answers(Manifest(output, prints), shards, bool(success))
+
+
+def _check_targets(file: str, errors: str | None) -> None:
+    for name, target in (("FILE", file), ("--errors", errors)):
+        if target is not None and (not target.rpartition("/")[2] or Path(target).is_dir()):
+            raise ConfigError(f"{name} {target!r}: expected a file's path or URL, or - for standard output")
+    if file == errors:
+        raise ConfigError(f"--errors {errors!r}: expected another file than that of the results")
+
+
+def _write(target: str, answers: _Answers, which: Which, tell: Tell) -> Exported:
+    done = Exported(0, 0, answers.rows)
+
+    def write(file: BinaryIO) -> None:
+        nonlocal done
+        lines = failed = 0
+        for line, is_failed in answers.lines(which):
+            file.write(line)
+            lines, failed = lines + 1, failed + is_failed
+            tell(lines, answers.rows)
+        done = Exported(lines, failed, answers.rows)
+
+    if target == STANDARD_OUTPUT:
+        write(sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+    else:
+        folder, name = Storage.around(target if "://" in target else str(Path(target).absolute()))
+        folder.overwrite(name, write)
+        folder.remove_empty(WORK)
+    return done
+
+
+def _own(schema: pa.Schema) -> list[str]:
+    """The columns that aren't carried along from the input."""
+    return [name for name in schema.names if name in _COLUMNS]
+
+
+def _numbers(table: pa.Table, which: Which) -> pa.Array:
+    """The rows of a table that are asked for, by their place in it."""
+    good = pc.equal(table.column("status_code"), 200)
+    mask = {"all": pc.is_valid(good), "succeeded": good, "failed": pc.invert(good)}[which]
+    return pc.indices_nonzero(mask)
+
+
+def _line(record: Mapping[str, Any], place: str) -> bytes:
+    """A line of a result file. The same row of the same job has the same ids each time."""
+    digest = blake2b(place.encode(), digest_size=12).hexdigest()
+    error = record["error"]
+    outside = error is not None and error["code"] in _OUTSIDE_HTTP
+    response = {
+        "status_code": record["status_code"],
+        "request_id": f"req_{digest}",
+        "body": to_openai(record),
+    }
+    line = {
+        "id": f"batch_req_{digest}",
+        "custom_id": record["custom_id"],
+        "response": None if outside else response,
+        "error": {"code": error["code"], "message": error["message"]} if outside else None,
+    }
+    text = json.dumps(line, ensure_ascii=False)
+    return (_LINE_BREAKS.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n").encode()

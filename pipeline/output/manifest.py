@@ -1,0 +1,271 @@
+"""What of a job is done: the commits are files under the output, each whole or absent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from pipeline.errors import NightherdError, OutputError
+from pipeline.output.fingerprint import Fingerprint
+from pipeline.output.records import (
+    PROGRESS,
+    RECORD,
+    REPACK,
+    RESPONSES,
+    SUCCESS,
+    USAGE,
+    WORK,
+    chunk_folder,
+    chunk_name,
+    footer_of,
+    read_record,
+    response_name,
+    usage_bytes,
+    versions,
+    write_record,
+)
+from pipeline.shard.assembly import check_table, cover, dimensions, joined, with_vectors, write_table
+from pipeline.shard.footer import Footer
+from pipeline.shard.parquet import parquet_file
+from pipeline.shard.shards import Chunk, ShardPlan
+from pipeline.storage import ASIDE, Check, Storage, Write
+from pipeline.tally import Tally
+
+_READERS = 16
+_SHOWN = 10
+
+
+class _Finished(NightherdError):
+    """The work folder is gone: the job is finished."""
+
+
+class Manifest:
+    """The commits of one job in one output folder. Safe for many processes at once: the first commit wins.
+
+    about: facts for the records that results don't depend on (name, input, model ...), JSON values.
+    """
+
+    def __init__(
+        self, output: Storage, fingerprint: Fingerprint, about: Mapping[str, Any] | None = None
+    ) -> None:
+        self.output = output
+        self.fingerprint = fingerprint
+        self._digest = fingerprint.digest
+        self._about = dict(about or {})
+
+    def begin(self) -> bool:
+        """Claims the output for this job; True if the job is already finished there.
+
+        Raises OutputError, which names every difference, where the output is another job's.
+        """
+        record = self._recorded(SUCCESS)
+        if record:
+            self._compare(record)
+            self.output.remove_tree(WORK)
+            return True
+        if not self._recorded(RECORD):
+            self._refuse_strangers()
+            self._write(RECORD, self._record())
+        self._compare(self._recorded(RECORD) or {})
+        return False
+
+    def reopen(self) -> int:
+        """Makes a finished job unfinished, so that failed rows are tried again; the number of this retry.
+
+        A retry that was stopped keeps its number. Raises OutputError where there is no finished job.
+        """
+        finished, begun = self._recorded(SUCCESS), self._recorded(RECORD)
+        if not finished:
+            if not begun or not begun.get("retry"):
+                raise OutputError(f"output {self.output.url}: the job isn't finished: nightherd run ends it")
+            self._compare(begun)
+            return int(begun["retry"])
+        self._compare(finished)
+        self.output.remove_tree(WORK)
+        number = int(finished.get("retry", 0)) + 1
+        # In this order: at every moment one of the two is there.
+        self._write(RECORD, self._record() | {"retry": number})
+        self.output.remove(SUCCESS)
+        return number
+
+    def finished_shards(self) -> dict[str, Tally]:
+        """The name and the tally of every shard that is committed, from one listing and the footers."""
+        return {f.shard: f.tally for f in self._footers(self.output.list(RESPONSES))}
+
+    def finished_chunks(self, shard: str, retry: int = 0) -> dict[Chunk, Tally]:
+        """The committed chunks of a shard that isn't committed yet; no row is in two of them."""
+        found = {_chunk(f): f.tally for f in self.chunk_footers(shard, retry)}
+        return {chunk: found[chunk] for chunk in cover(found)}
+
+    def commit_chunk(self, chunk: Chunk, table: pa.Table, tally: Tally, retry: int = 0) -> bool:
+        """Keeps a chunk's answers; False if they, or the whole shard's, were there before.
+
+        retry: the number of the retry that it belongs to; what an earlier run's worker wrote late is
+        not taken for its answers.
+        """
+        footer = Footer(self._digest, chunk.shard, chunk.start, chunk.stop, tally, dimensions(table))
+        return self._publish(chunk_name(chunk, retry), lambda: [table], footer)
+
+    def commit_shard(self, plan: ShardPlan) -> Tally:
+        """Puts a shard's answers together from its chunks; the tally of what is committed then.
+
+        Raises OutputError where rows are missing. If another process was first, its commit stands.
+        """
+        footers = {_chunk(f): f for f in self.chunk_footers(plan.shard.name)}
+        chosen = cover(footers)
+        try:
+            if sum(chunk.rows for chunk in chosen) != plan.rows or not chosen:
+                raise FileNotFoundError(f"its chunks hold {sum(c.rows for c in chosen)} of {plan.rows} rows")
+            self._respond(plan, map(chunk_name, chosen), joined(footers[chunk] for chunk in chosen))
+        except FileNotFoundError as error:
+            # The chunks go when the shard is committed: somebody else may have done that meanwhile.
+            if not self.output.exists(response_name(plan.shard)):
+                raise OutputError(f"{plan.shard.name}: {error}") from error
+        return self._committed(plan)
+
+    def commit_whole(self, plan: ShardPlan, table: pa.Table, tally: Tally) -> Tally:
+        """Commits a shard whose answers are all in `table`, which may be empty; as `commit_shard`."""
+        if table.num_rows != plan.rows:
+            raise OutputError(f"{plan.shard.name}: {table.num_rows} answers for {plan.rows} rows")
+        footer = Footer(self._digest, plan.shard.name, 0, plan.rows, tally, dimensions(table))
+        fixed = with_vectors(table, footer.dimensions)
+        self._publish(response_name(plan.shard), lambda: [fixed], footer)
+        return self._committed(plan)
+
+    def note_repack(self, note: Mapping[str, Any]) -> None:
+        """Keeps what a worker knows of its repacked model for _SUCCESS; the first worker's note stands."""
+        self._leave(REPACK, lambda file: write_record(file, note))
+
+    def finish(self, plans: Sequence[ShardPlan]) -> Tally:
+        """Writes usage.parquet, then _SUCCESS, then clears the work folder; the job's totals.
+
+        Raises OutputError where a shard is missing, or has other rows than its input, or is unknown.
+        """
+        finished = self.finished_shards()
+        rows = {plan.shard.name: plan.rows for plan in plans}
+        wrong = [n for n in sorted(rows.keys() | finished.keys()) if _rows(finished, n) != rows.get(n)]
+        if wrong:
+            shown = (f"{n} ({_rows(finished, n)} of {rows.get(n)} rows)" for n in wrong[:_SHOWN])
+            raise OutputError(f"output {self.output.url}: not every shard is committed: {', '.join(shown)}")
+        totals = sum((finished[name] for name in rows), Tally())
+        self.output.replace(USAGE, usage_bytes({name: finished[name] for name in rows}))
+        retry = (self._recorded(RECORD) or {}).get("retry", 0)
+        done = {"finished": time.time(), "shards": rows, "totals": totals.to_dict(), "retry": retry}
+        if note := self._recorded(REPACK):
+            done["cpu_repack"] = note
+        self._write(SUCCESS, self._record() | done)
+        self.output.remove_tree(WORK)
+        return totals
+
+    def _record(self) -> dict[str, Any]:
+        facts = {"fingerprint": self._digest, "record": self.fingerprint.record, "versions": versions()}
+        return facts | {
+            "model_sha256": self.fingerprint.record.get("model", {}).get("sha256"),
+            "about": self._about,
+        }
+
+    def _write(self, name: str, record: Mapping[str, Any]) -> None:
+        self.output.publish(name, lambda file: write_record(file, record))
+
+    def _recorded(self, name: str) -> dict[str, Any] | None:
+        return read_record(self.output, name)
+
+    def _compare(self, record: Mapping[str, Any]) -> None:
+        if record.get("fingerprint") == self._digest:
+            return
+        lines = self.fingerprint.differences(Fingerprint(record.get("record", {})))
+        more = [f"... and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+        raise OutputError(
+            "\n  ".join(
+                [
+                    f"output {self.output.url} was begun with other settings, another model or other input; "
+                    "choose another output, or restore what differs:",
+                    *lines[:_SHOWN],
+                    *more,
+                ]
+            )
+        )
+
+    def _refuse_strangers(self) -> None:
+        ours = (f"{ASIDE}/", PROGRESS)
+        for name in self.output.list():
+            if not name.startswith((".", *ours)):
+                raise OutputError(
+                    f"output {self.output.url} holds {name}, but no record of a job; choose an empty folder"
+                )
+
+    def _respond(self, plan: ShardPlan, parts: Iterable[str], footer: Footer) -> None:
+        names = list(parts)
+
+        def tables() -> Iterator[pa.Table]:
+            return (with_vectors(self.table(name), footer.dimensions) for name in names)
+
+        self._publish(response_name(plan.shard), tables, footer)
+
+    def _publish(self, name: str, tables: Callable[[], Iterable[pa.Table]], footer: Footer) -> bool:
+        return self._leave(
+            name, lambda file: write_table(file, tables(), footer), lambda path: check_table(path, footer)
+        )
+
+    def _leave(self, name: str, write: Write, check: Check | None = None) -> bool:
+        """A worker that slept through the end of the job, at whichever step, leaves nothing behind it."""
+
+        def write_if_open(file: BinaryIO) -> None:
+            if not self.output.exists(RECORD):
+                raise _Finished
+            write(file)
+
+        try:
+            published = self.output.publish(name, write_if_open, check)
+        except _Finished:
+            published = False
+        if not self.output.exists(RECORD):
+            if name.startswith(f"{WORK}/"):
+                self.output.remove(name)
+            self.output.remove_empty(WORK)
+        return published
+
+    def _committed(self, plan: ShardPlan) -> Tally:
+        footer = self.footer(response_name(plan.shard))
+        if (footer.shard, footer.start, footer.stop) != (plan.shard.name, 0, plan.rows):
+            raise OutputError(f"{response_name(plan.shard)}: holds {_chunk(footer)}, not {plan.rows} rows")
+        self.output.remove_tree(chunk_folder(plan.shard.name))
+        return footer.tally
+
+    def chunk_footers(self, shard: str, retry: int = 0) -> list[Footer]:
+        """The footers of a shard's chunks, of overlapping ones as well."""
+        return self._footers(self.output.list(chunk_folder(shard, retry)))
+
+    def _footers(self, names: Iterable[str]) -> list[Footer]:
+        with ThreadPoolExecutor(_READERS) as pool:
+            return [footer for footer in pool.map(self._footer_if_there, names) if footer]
+
+    def _footer_if_there(self, name: str) -> Footer | None:
+        try:
+            return self.footer(name)
+        except FileNotFoundError:
+            return None
+
+    def footer(self, name: str) -> Footer:
+        """A file's footer. Raises OutputError where it is another job's, FileNotFoundError."""
+        footer = footer_of(self.output, name)
+        if footer.fingerprint != self._digest:
+            raise OutputError(f"{self.output.url}/{name}: belongs to another job ({footer.fingerprint})")
+        return footer
+
+    def table(self, name: str) -> pa.Table:
+        """All of a file's rows."""
+        with self.output.open_input(name) as file:
+            return parquet_file(file).read(use_threads=False)
+
+
+def _rows(tallies: Mapping[str, Tally], name: str) -> int | None:
+    return tallies[name].rows if name in tallies else None
+
+
+def _chunk(footer: Footer) -> Chunk:
+    return Chunk(footer.shard, footer.start, footer.stop)

@@ -1,0 +1,110 @@
+"""The files of an output: their names, and the records among them."""
+
+from __future__ import annotations
+
+import io
+import json
+import platform
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.config import JobConfig, make_job
+from pipeline.errors import OutputError
+from pipeline.shard.footer import Footer, read_footer
+from pipeline.shard.parquet import parquet_file
+from pipeline.shard.shards import Chunk, Shard, output_of
+from pipeline.storage import Storage
+from pipeline.tally import Tally
+
+WORK = "_work"
+RECORD = f"{WORK}/job.json"
+PROGRESS = f"{WORK}/progress.json"
+REPACK = f"{WORK}/repack.json"
+RESPONSES = "responses"
+USAGE = "usage.parquet"
+SUCCESS = "_SUCCESS"
+_PACKAGES = ("nightherd", "ray", "llama-cpp-python", "pyarrow")
+USAGE_SCHEMA = pa.schema(
+    [("shard", pa.string())]
+    + [(name, pa.int64()) for name in ("rows", "succeeded", "failed", "prompt_tokens")]
+    + [(name, pa.int64()) for name in ("completion_tokens", "cached_tokens", "total_tokens", "attempts")]
+    + [("seconds", pa.float64())]
+)
+
+
+def footer_of(output: Storage, name: str) -> Footer:
+    """The footer of a file of the output. Raises OutputError naming the file, FileNotFoundError."""
+    with output.open_input(name) as file:
+        try:
+            return read_footer(parquet_file(file))
+        except (OutputError, pa.ArrowException) as error:
+            raise OutputError(f"{output.url}/{name}: {error}") from error
+
+
+def read_record(output: Storage, name: str) -> dict[str, Any] | None:
+    """A JSON file of the output; None where it is absent. Raises OutputError where it isn't JSON."""
+    try:
+        record = json.loads(output.read_bytes(name))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise OutputError(f"{output.url}/{name}: not JSON: {error}") from None
+    return record if isinstance(record, dict) else {}
+
+
+def recorded_job(output: Storage, settings: Iterable[tuple[str, Any]] = ()) -> JobConfig:
+    """The job that an output belongs to, with `settings` (dotted name, value) laid over it.
+
+    Raises OutputError where no job is recorded, ConfigError for a wrong setting."""
+    record = read_record(output, SUCCESS) or read_record(output, RECORD)
+    if not record:
+        raise OutputError(f"output {output.url}: no job is recorded there")
+    tree = (record.get("about") or {}).get("job")
+    if not isinstance(tree, dict):
+        raise OutputError(
+            f"output {output.url}: its record names no job file's keys; it is of an older version"
+        )
+    return make_job(tree, [*settings, ("output.path", output.url)], "command line")
+
+
+def versions() -> dict[str, str]:
+    """The versions of what results depend on; "absent" for a package that isn't installed."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+def write_record(file: BinaryIO, record: Mapping[str, Any]) -> None:
+    """A record as its file holds it."""
+    file.write(json.dumps(record, indent=1, sort_keys=True).encode())
+
+
+def usage_bytes(tallies: Mapping[str, Tally]) -> bytes:
+    """`usage.parquet`, one row per shard."""
+    rows = [{"shard": name, **tally.to_dict()} for name, tally in tallies.items()]
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, USAGE_SCHEMA), file)
+    return file.getvalue()
+
+
+def chunk_folder(shard: str, retry: int = 0) -> str:
+    """Where a shard's chunks lie. retry: the number of the retry that they belong to."""
+    return f"{WORK}/retry-{retry}/{shard}" if retry else f"{WORK}/chunks/{shard}"
+
+
+def chunk_name(chunk: Chunk, retry: int = 0) -> str:
+    """A committed chunk's file."""
+    return f"{chunk_folder(chunk.shard, retry)}/{chunk.start}-{chunk.stop}.parquet"
+
+
+def response_name(shard: Shard | str) -> str:
+    """The file of a committed shard, or of one of this name."""
+    return f"{RESPONSES}/{output_of(shard.name if isinstance(shard, Shard) else shard)}"

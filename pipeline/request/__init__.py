@@ -1,0 +1,1 @@
+"""A request: its fields, their ranges, and how rows become one."""

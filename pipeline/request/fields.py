@@ -1,0 +1,119 @@
+"""Types of request fields that pydantic alone can't explain: each says what it wants, and where it failed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic_core import PydanticCustomError
+
+from pipeline.request.json_values import short
+
+MAX_STOPS = 16
+MAX_INPUTS = 2048
+MAX_CHOICES = 4096
+
+
+class Fields(BaseModel):
+    """A JSON object of a request. Each description completes the sentence "<field> must be ..."."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, populate_by_name=True
+    )
+    shape: ClassVar[str] = "an object"
+    """What such an object looks like, for messages."""
+
+
+def _whole(value: Any) -> Any:
+    """Parquet writers turn a column of integers with gaps into floats."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def wrong(reason: str, at: str = "", code: str = "invalid_request") -> PydanticCustomError:
+    """What a validator raises. `at`: the path from the field to the part at fault."""
+    return PydanticCustomError("wrong", "{reason}", {"reason": reason, "at": at, "code": code})
+
+
+def _check_stops(value: Any) -> Any:
+    stops = [value] if isinstance(value, str) else value
+    if not isinstance(stops, list) or len(stops) > MAX_STOPS:
+        raise wrong(f"must be a string or a list of at most {MAX_STOPS} strings, not {short(value)}")
+    for i, stop in enumerate(stops):
+        if not isinstance(stop, str) or not stop:
+            at = "" if isinstance(value, str) else f"[{i}]"
+            raise wrong(f"must be a string that is not empty, not {short(stop)}", at)
+    return tuple(stops)
+
+
+def _check_choices(value: Any) -> Any:
+    if not isinstance(value, list) or len(value) > MAX_CHOICES:
+        raise wrong(f"must be a list of at most {MAX_CHOICES} strings, not {short(value)}")
+    for i, choice in enumerate(value):
+        if not isinstance(choice, str) or not choice:
+            raise wrong(f"must be a string that is not empty, not {short(choice)}", f"[{i}]")
+    if len(set(value)) < len(value):
+        twice = next(i for i, choice in enumerate(value) if choice in value[:i])
+        raise wrong(f"is {short(value[twice])} once more", f"[{twice}]")
+    return tuple(value)
+
+
+def _check_bias(value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise wrong(f"must be a mapping of token ids to numbers from -100 to 100, not {short(value)}")
+    for token, bias in value.items():
+        if not (token.isascii() and token.isdecimal()):
+            raise wrong(f"has {short(token)}, which is no token id")
+        if isinstance(bias, bool) or not isinstance(bias, int | float) or not -100 <= bias <= 100:
+            raise wrong(f"must be a number from -100 to 100, not {short(bias)}", f".{token}")
+    return tuple(sorted((int(token), float(bias)) for token, bias in value.items()))
+
+
+def _check_breakers(value: Any) -> Any:
+    if not isinstance(value, list) or not all(isinstance(text, str) and text for text in value):
+        raise wrong(f"must be a list of strings that are not empty, not {short(value)}")
+    return tuple(value)
+
+
+def _check_tokens(value: list[Any], at: str = "") -> tuple[int, ...]:
+    tokens = tuple(map(_whole, value))
+    for i, token in enumerate(tokens):
+        if type(token) is not int:
+            raise wrong(f"must be a token id, not {short(token)}", f"{at}[{i}]")
+    return tokens
+
+
+def _check_prompt(value: Any) -> Any:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and value and not isinstance(value[0], str | list):
+        return _check_tokens(value)
+    raise wrong(f"must be a single text or a list of token ids, not {short(value)}")
+
+
+def _check_input(value: Any) -> Any:
+    if isinstance(value, list) and value and isinstance(value[0], str | list):
+        if len(value) > MAX_INPUTS:
+            raise wrong(f"has {len(value)} texts, but at most {MAX_INPUTS} are allowed")
+        return [_check_text(item, type(value[0]), f"[{i}]") for i, item in enumerate(value)]
+    return _check_text(value, type(value))
+
+
+def _check_text(value: Any, kind: type, at: str = "") -> str | tuple[int, ...]:
+    allowed = "a text or a list of token ids, not empty"
+    if not at:
+        allowed += ", or a list of either"
+    if not isinstance(value, kind) or not isinstance(value, str | list) or not value:
+        raise wrong(f"must be {allowed}, not {short(value)}", at)
+    return value if isinstance(value, str) else _check_tokens(value, at)
+
+
+Text = str | tuple[int, ...]
+"""A text, or the ids of its tokens."""
+
+Integer = Annotated[int, BeforeValidator(_whole)]
+Choices = Annotated[tuple[str, ...], BeforeValidator(_check_choices)]
+Bias = Annotated[tuple[tuple[int, float], ...], BeforeValidator(_check_bias)]
+Breakers = Annotated[tuple[str, ...], BeforeValidator(_check_breakers)]
+Stops = Annotated[tuple[str, ...], BeforeValidator(_check_stops)]
+Prompt = Annotated[Text, BeforeValidator(_check_prompt)]
+Input = Annotated[Text | list[Text], BeforeValidator(_check_input)]

@@ -1,0 +1,260 @@
+"""Rows become requests: batch lines, bare requests, and templates over any columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+
+from pipeline.config import Endpoint, RequestConfig
+from pipeline.errors import ConfigError, InputError, RowError
+from pipeline.request.json_values import plain, read_json, short
+from pipeline.request.schema import (
+    CONTENT,
+    KNOWN_FIELDS,
+    OTHER_NAMES,
+    REQUESTS,
+    Request,
+    fields_of,
+    parse_request,
+)
+from pipeline.request.template import ROW, RowTemplate
+
+LINES = ("line",)
+"""The columns of a shard of JSON lines: each row is one JSON object."""
+
+_NAMES = ("custom_id", "id")
+_BATCH = ("method", "url", "body")
+# In a Parquet column, these may be a string of JSON.
+_STRUCTURED = (
+    "messages",
+    "metadata",
+    "logit_bias",
+    "response_format",
+    "tools",
+    "guided_choice",
+    "dry_sequence_breakers",
+)
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row's name, and its request or what is wrong with it."""
+
+    custom_id: str
+    request: Request | RowError
+
+
+def records(table: pa.Table, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows as dicts of Python values; a value that can't be read (text not UTF-8 ...) is a RowError."""
+    if not columns:
+        return [{} for _ in range(table.num_rows)]
+    values = [_values(table.column(name), name) for name in columns]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
+
+
+class RowReader:
+    """Turns the records of one shard into requests; its columns decide how."""
+
+    def __init__(self, config: RequestConfig, columns: Sequence[str], shard: str) -> None:
+        """Raises InputError where no column makes a request, ConfigError where config.defaults or
+        config.template can't make one."""
+        self._config = config
+        self._shard = shard
+        self._template = RowTemplate(config.template) if config.template is not None else None
+        self._endpoint = _template_endpoint(config) if self._template else config.endpoint
+        self._check_config()
+        self._is_lines = tuple(columns) == LINES and not (
+            self._template and LINES[0] in self._template.columns
+        )
+        self._is_batch = not self._template and self._looks_like_batch(columns)
+        if not self._is_lines:
+            self._check_columns(columns)
+        self.columns: tuple[str, ...] = tuple(filter(self._needs, columns))
+        """The columns that `read` looks at."""
+
+    def read(self, record: Record, number: int, duplicate: bool = False) -> Row:
+        """The row's request, or the RowError that it is answered with; nothing in a row raises.
+
+        number: the row's number in the shard. duplicate: an earlier row bears the same custom_id.
+        """
+        name = f"{self._shard}:{number}"
+        try:
+            record = self._open(record)
+            name = _own_name(record) or name
+            if duplicate:
+                reason = f"custom_id {short(name)} is used more than once in this shard"
+                raise RowError("invalid_request", reason, "custom_id")
+            return Row(name, self._request(record))
+        except RowError as error:
+            return Row(name, error)
+
+    def _open(self, record: Record) -> Record:
+        for value in record.values():
+            if isinstance(value, RowError):
+                raise value
+        if not self._is_lines:
+            return record
+        line = record[LINES[0]]
+        line = read_json(line, None) if isinstance(line, str | bytes) else line
+        if not isinstance(line, dict):
+            raise RowError("invalid_request", f"the line must be a JSON object, not {short(line)}")
+        return line
+
+    def _request(self, record: Record) -> Request:
+        if self._template and self._endpoint:
+            return self._parse(self._endpoint, _structured(self._template.render(record)))
+        if self._is_batch or (self._is_lines and self._looks_like_batch(record)):
+            return self._batch(record)
+        return self._bare(record)
+
+    def _batch(self, record: Record) -> Request:
+        if record.get("method") not in (None, "POST"):
+            raise RowError("invalid_request", f"method must be POST, not {short(record['method'])}", "method")
+        body = record.get("body")
+        if isinstance(body, str | bytes):
+            body = read_json(body, "body")
+        if not isinstance(body, dict):
+            raise RowError("invalid_request", f"body must be a JSON object, not {short(body)}", "body")
+        return self._parse(self._batch_endpoint(record.get("url")), body)
+
+    def _batch_endpoint(self, url: Any) -> Endpoint:
+        if url is None and self._config.endpoint:
+            return self._config.endpoint
+        path = _path(url)
+        for endpoint in REQUESTS:
+            if path == endpoint:
+                return endpoint
+        raise RowError(
+            "invalid_request", f"url must be one of {', '.join(REQUESTS)}, not {short(url)}", "url"
+        )
+
+    def _bare(self, record: Record) -> Request:
+        asked: list[Endpoint] = [e for e, column in CONTENT.items() if record.get(column) is not None]
+        if not self._endpoint and len(asked) != 1:
+            found = " and ".join(CONTENT[endpoint] for endpoint in asked) or "none"
+            reason = f"a row needs one of messages, prompt and input, but has {found}"
+            raise RowError("invalid_request", reason)
+        endpoint = self._endpoint or asked[0]
+        unasked = set(CONTENT.values()) - {CONTENT[endpoint]}
+        body = {name: value for name, value in record.items() if name in KNOWN_FIELDS - unasked}
+        return self._parse(endpoint, _structured(body))
+
+    def _parse(self, endpoint: Endpoint, body: Record) -> Request:
+        own = {name: value for name, value in body.items() if value is not None}
+        canonical = {OTHER_NAMES.get(name, name) for name in own}
+        served = fields_of(endpoint)
+        defaults = {
+            name: value
+            for name, value in self._config.defaults.items()
+            if name in served and OTHER_NAMES.get(name, name) not in canonical
+        }
+        return parse_request(endpoint, defaults | own)
+
+    def _check_config(self) -> None:
+        """A dry run of the parts of the job file that are the same for every row."""
+        for section, fields in self._constants().items():
+            endpoints: list[Endpoint] = [self._endpoint] if self._endpoint else list(REQUESTS)
+            served = frozenset[str]().union(*map(fields_of, endpoints))
+            for name in fields:
+                if name not in served:
+                    raise ConfigError(
+                        f"{section}.{name}: unsupported; supported: {', '.join(sorted(served))}"
+                    )
+            for endpoint in endpoints:
+                _dry_run(section, endpoint, {n: v for n, v in fields.items() if n in fields_of(endpoint)})
+
+    def _constants(self) -> dict[str, Record]:
+        """What the job file says by itself. A template's other fields stand in as null."""
+        sections: dict[str, Record] = {"request.defaults": self._config.defaults}
+        if self._template and self._config.template:
+            known = self._template.constants
+            sections["request.template"] = {name: known.get(name) for name in self._config.template}
+        return sections
+
+    def _check_columns(self, columns: Sequence[str]) -> None:
+        if self._template:
+            self._template.require(columns)
+            return
+        asked = [CONTENT[self._endpoint]] if self._endpoint else list(CONTENT.values())
+        if not self._is_batch and not set(asked) & set(columns):
+            raise InputError(
+                f"{self._shard}: its columns ({', '.join(columns) or 'none'}) make no request; needed: "
+                f"{' or '.join(asked)}; or body and url, as in a batch line; or request.template"
+            )
+
+    def _looks_like_batch(self, columns: Sequence[str] | Record) -> bool:
+        return "body" in columns and ("url" in columns or self._config.endpoint is not None)
+
+    def _needs(self, column: str) -> bool:
+        if self._is_lines or column in _NAMES:
+            return True
+        if self._template:
+            return column in self._template.columns or ROW in self._template.columns
+        return column in (_BATCH if self._is_batch else KNOWN_FIELDS)
+
+
+def _template_endpoint(config: RequestConfig) -> Endpoint:
+    asked: list[Endpoint] = [e for e, field in CONTENT.items() if field in (config.template or {})]
+    if config.endpoint:
+        return config.endpoint
+    if len(asked) != 1:
+        raise ConfigError("request.template: needs one of messages, prompt and input, or request.endpoint")
+    return asked[0]
+
+
+def _dry_run(section: str, endpoint: Endpoint, fields: Record) -> None:
+    sample = [{"role": "user", "content": "?"}] if endpoint == "/v1/chat/completions" else "?"
+    given = {name: value for name, value in fields.items() if value is not None}
+    try:
+        parse_request(endpoint, {CONTENT[endpoint]: sample} | given, whole=False)
+    except RowError as error:
+        raise ConfigError(f"{section}.{error.param}: {error.message}") from None
+
+
+def _own_name(record: Record) -> str | None:
+    for column in _NAMES:
+        value = record.get(column)
+        if isinstance(value, str | bytes | int) and not isinstance(value, bool):
+            return str(plain(value, column))
+        if value is not None and column == "custom_id":
+            raise RowError("invalid_request", f"custom_id must be a string, not {short(value)}", column)
+    return None
+
+
+def _path(url: Any) -> str:
+    try:
+        return urlsplit(url).path.rstrip("/") if isinstance(url, str) else ""
+    except ValueError:
+        return ""
+
+
+def _structured(body: Record) -> dict[str, Any]:
+    return {name: read_json(value, name) if _is_json(name, value) else value for name, value in body.items()}
+
+
+def _is_json(name: str, value: Any) -> bool:
+    if not isinstance(value, str | bytes):
+        return False
+    # "auto" is a string by itself, and no JSON.
+    is_object = value[:1] in ("{", b"{")
+    return name in _STRUCTURED or (name == "tool_choice" and is_object)
+
+
+def _values(column: pa.ChunkedArray, name: str) -> list[Any]:
+    try:
+        return list(column.to_pylist())
+    except (ValueError, OverflowError, pa.ArrowException):  # one bad value spoils a column: find it
+        return [_value(scalar, name) for scalar in column]
+
+
+def _value(scalar: pa.Scalar, name: str) -> Any:
+    try:
+        return scalar.as_py()
+    except (ValueError, OverflowError, pa.ArrowException) as error:
+        return RowError("invalid_request", f"{name} can't be read: {error}", name)

@@ -1,0 +1,214 @@
+"""Requests: OpenAI's fields and llama.cpp's, with their defaults and ranges, checked once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError
+
+from pipeline.config import Endpoint
+from pipeline.errors import RowError
+from pipeline.request.fields import Choices, Fields, Input, Integer, Prompt, Text
+from pipeline.request.json_values import plain
+from pipeline.request.messages import Message
+from pipeline.request.refusals import row_error
+from pipeline.request.response_format import Format, ResponseFormat
+from pipeline.request.sampling_fields import SamplingFields
+from pipeline.request.tools import Choice, Tool, ToolChoice, Tools
+from pipeline.request.unserved import UNSERVED, refuse_unserved
+
+
+class _AnyRequest(Fields):
+    model: str = Field("local", description='a string: "local" or the id of the model that the job serves')
+    user: str | None = Field(None, description="a string")
+
+
+class GenerationFields(_AnyRequest, SamplingFields):
+    """What a chat and a completion have in common."""
+
+    n: Integer = Field(1, ge=1, le=128, description="an integer from 1 to 128")
+    response_format: Format = Field(None, description=ResponseFormat.shape)
+    guided_choice: Choices = ()
+    guided_regex: str | None = Field(None, description="a string")
+    grammar: str | None = Field(None, description="a string")
+    label_logprobs: bool = Field(False, description="true or false")
+    metadata: dict[str, Any] | None = Field(None, description="a mapping of names to values")
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels whose probabilities are asked for, in the request's order; () without label_logprobs."""
+        return self.choices if self.label_logprobs else ()
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The strings among which the answer is; () where it isn't one of a few strings."""
+        if self.guided_choice or not self.response_format:
+            return self.guided_choice
+        return self.response_format.strings
+
+    @property
+    def choice_texts(self) -> tuple[str, ...]:
+        """What the model writes for each of `choices`: a JSON string where a schema asks for one."""
+        return self.guided_choice or tuple(json.dumps(text, ensure_ascii=False) for text in self.choices)
+
+    @property
+    def top(self) -> int | None:
+        """How many of the likeliest tokens to report at each place; None: no log-probabilities."""
+        raise NotImplementedError
+
+    @property
+    def constraints(self) -> list[str]:
+        """The fields that say which texts may be answered."""
+        asked = [name for name in ("guided_choice", "guided_regex", "grammar") if getattr(self, name)]
+        return ["response_format", *asked] if self.response_format else asked
+
+    def refuse_conflicts(self) -> None:
+        """Raises RowError where two fields contradict each other, or one needs another that is absent."""
+        asked = self.constraints
+        if len(asked) > 1:
+            raise _conflict(asked[1], f"can't be combined with {asked[0]}: an answer has one constraint")
+        if self.min_tokens > self.max_tokens:
+            raise _conflict("min_tokens", f"must be at most max_tokens, which is {self.max_tokens}")
+        for name in ("ignore_eos", "min_tokens"):
+            if asked and getattr(self, name):
+                raise _conflict(name, f"can't be combined with {asked[0]}, which decides where it ends")
+        if self.label_logprobs and not self.choices:
+            needed = "guided_choice, or a response_format whose schema is an enum of strings"
+            raise _conflict("label_logprobs", f"needs {needed}")
+
+
+class ChatRequest(GenerationFields):
+    """`POST /v1/chat/completions`."""
+
+    messages: list[Message] = Field(min_length=1, description="a list of at least one message")
+    logprobs: bool = Field(False, description="true or false")
+    top_logprobs: Integer = Field(0, ge=0, le=20, description="an integer from 0 to 20")
+    tools: Tools = Field([], description="a list of at most 128 tools")
+    tool_choice: Choice = ToolChoice()
+    parallel_tool_calls: bool | None = Field(None, description="true or false")
+
+    @property
+    def top(self) -> int | None:
+        return self.top_logprobs if self.logprobs else None
+
+    @property
+    def offered(self) -> list[Tool]:
+        """The tools that the model hears of."""
+        return [] if self.tool_choice.mode == "none" else self.tools
+
+    def refuse_conflicts(self) -> None:
+        super().refuse_conflicts()
+        names = [tool.function.name for tool in self.tools]
+        for i, name in enumerate(names):
+            if name in names[:i]:
+                raise _conflict(f"tools[{i}].function.name", f"is {name} once more")
+        if self.top_logprobs and not self.logprobs:
+            raise _conflict("top_logprobs", "needs logprobs: true")
+        if self.tool_choice.mode == "required":
+            self._refuse_bad_choice(names)
+        if self.offered and self.constraints and self.constraints != ["response_format"]:
+            raise _conflict(self.constraints[0], "can't be combined with tools")
+
+    def _refuse_bad_choice(self, names: list[str]) -> None:
+        if not names:
+            raise _conflict("tool_choice", "needs tools")
+        if self.tool_choice.name and self.tool_choice.name not in names:
+            known = ", ".join(names)
+            raise _conflict(
+                "tool_choice.function.name", f"must be one of {known}, not {self.tool_choice.name}"
+            )
+        for name in (*self.constraints, *(n for n in ("ignore_eos", "min_tokens") if getattr(self, n))):
+            raise _conflict(name, "can't be combined with a tool_choice that requires a call")
+
+
+class CompletionRequest(GenerationFields):
+    """`POST /v1/completions`. Its prompt is one text, or one text's token ids."""
+
+    prompt: Prompt
+    logprobs: Annotated[Integer | None, BeforeValidator(lambda value: None if value is False else value)] = (
+        Field(None, ge=0, le=5, description="an integer from 0 to 5")
+    )
+    echo: bool = Field(False, description="true or false")
+
+    @property
+    def top(self) -> int | None:
+        return self.logprobs
+
+
+class EmbeddingRequest(_AnyRequest):
+    """`POST /v1/embeddings`. `input` is a Text, or a list of them."""
+
+    input: Input
+    dimensions: Integer | None = Field(
+        None, ge=1, description="an integer from 1 to the model's vector length"
+    )
+    encoding_format: Literal["float", "base64"] = Field("float", description='"float" or "base64"')
+
+    @property
+    def single(self) -> bool:
+        """Whether the row asked with one text rather than with a list of them."""
+        return not isinstance(self.input, list)
+
+    @property
+    def inputs(self) -> list[Text]:
+        """What is to be embedded, one vector each."""
+        return self.input if isinstance(self.input, list) else [self.input]
+
+
+Request = ChatRequest | CompletionRequest | EmbeddingRequest
+
+REQUESTS: Mapping[Endpoint, type[Request]] = {
+    "/v1/chat/completions": ChatRequest,
+    "/v1/completions": CompletionRequest,
+    "/v1/embeddings": EmbeddingRequest,
+}
+CONTENT: Mapping[Endpoint, str] = {
+    "/v1/chat/completions": "messages",
+    "/v1/completions": "prompt",
+    "/v1/embeddings": "input",
+}
+"""The field that an endpoint can't do without."""
+
+OTHER_NAMES: Mapping[str, str] = {"max_completion_tokens": "max_tokens"}
+"""Fields with two names, the older one last."""
+
+
+def fields_of(endpoint: Endpoint) -> frozenset[str]:
+    """The names that a request to `endpoint` may bear, other names of a field included."""
+    names = frozenset(REQUESTS[endpoint].model_fields)
+    return names | {other for other, name in OTHER_NAMES.items() if name in names}
+
+
+SERVED_FIELDS: frozenset[str] = frozenset().union(*map(fields_of, REQUESTS))
+KNOWN_FIELDS: frozenset[str] = SERVED_FIELDS | frozenset(UNSERVED)
+"""Every name by which a column means a request field: the served ones, and those refused by name."""
+
+
+def parse_request(endpoint: Endpoint, body: Mapping[str, Any], *, whole: bool = True) -> Request:
+    """The request that `body` makes to `endpoint`. A null counts as absent, at any depth.
+
+    whole: false for a part of a request, whose fields may need others that aren't there.
+    Raises RowError (invalid_request, unsupported_parameter); its param is the path of what is wrong
+    ("messages[0].role"), its message says what was wrong and what is allowed.
+    """
+    fields = plain(dict(body))
+    served = fields_of(endpoint)
+    refuse_unserved(endpoint, fields, served)
+    for other, name in OTHER_NAMES.items():
+        if other in fields and fields.get(name, fields[other]) != fields[other]:
+            raise RowError("invalid_request", f"{name} and {other} are the same field, but differ", other)
+    renamed = {name: other for other, name in OTHER_NAMES.items() if other in fields}
+    model = REQUESTS[endpoint]
+    try:
+        request = model.model_validate({OTHER_NAMES.get(k, k): v for k, v in fields.items() if k in served})
+    except ValidationError as error:
+        raise row_error(model, error.errors(include_url=False)[0], renamed) from None
+    if whole and not isinstance(request, EmbeddingRequest):
+        request.refuse_conflicts()
+    return request
+
+
+def _conflict(param: str, reason: str) -> RowError:
+    return RowError("invalid_request", f"{param} {reason}", param)

@@ -1,0 +1,112 @@
+"""The job file's request.template: how any columns become a request's fields."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from jinja2 import StrictUndefined, TemplateError, meta
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from pipeline.errors import ConfigError, InputError, RowError
+from pipeline.request.json_values import plain
+
+ROW = "row"
+"""In a template, the whole row: `{{ row["a name with blanks"] }}`."""
+
+_TEXTS = ("content", "prompt", "input", "text")
+_WHOLE = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}")
+_JINJA = re.compile(r"\{[{%#]")
+_ENVIRONMENT = ImmutableSandboxedEnvironment(
+    undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False
+)
+
+Leaf = Callable[[Mapping[str, Any]], Any]
+
+
+class RowTemplate:
+    """A tree of values whose strings are Jinja over the row's columns.
+
+    A null column renders as "". A string that is nothing but "{{ column }}" gives the column's value
+    with its type, or nothing for a null; as a text (content, prompt, input) a number becomes its digits.
+    """
+
+    def __init__(self, tree: Mapping[str, Any]) -> None:
+        """Raises ConfigError that names the string that isn't Jinja by its path."""
+        self.columns: set[str] = set()
+        self._leaves = {key: self._compile(value, f"request.template.{key}") for key, value in tree.items()}
+        self.constants = {key: value for key, value in tree.items() if not _has_jinja(value)}
+
+    def require(self, columns: Collection[str]) -> None:
+        """Raises InputError where the template uses a column that isn't among `columns`."""
+        if missing := sorted(self.columns - set(columns) - {ROW}):
+            names = ", ".join(missing)
+            raise InputError(
+                f"request.template uses {names}, but the input's columns are {', '.join(columns)}"
+            )
+
+    def render(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """The request body of a row. Raises RowError where Jinja fails on it."""
+        used = record if ROW in self.columns else {k: v for k, v in record.items() if k in self.columns}
+        values = {k: v if isinstance(v, float) or v is None else plain(v, k) for k, v in used.items()}
+        scope = {ROW: values, **values}
+        return {key: leaf(scope) for key, leaf in self._leaves.items()}
+
+    def _compile(self, value: Any, path: str) -> Leaf:
+        if isinstance(value, dict):
+            return _mapping({k: self._compile(v, f"{path}.{k}") for k, v in value.items()})
+        if isinstance(value, list):
+            return _list([self._compile(v, f"{path}[{i}]") for i, v in enumerate(value)])
+        if not isinstance(value, str) or not _JINJA.search(value):
+            return lambda scope: value
+        self.columns |= _columns(value, path)
+        if whole := _WHOLE.fullmatch(value):
+            return _column(whole[1], path)
+        return _text(value, path)
+
+
+def _mapping(leaves: dict[str, Leaf]) -> Leaf:
+    return lambda scope: {key: leaf(scope) for key, leaf in leaves.items()}
+
+
+def _list(leaves: list[Leaf]) -> Leaf:
+    return lambda scope: [leaf(scope) for leaf in leaves]
+
+
+def _column(name: str, path: str) -> Leaf:
+    is_text = path.rpartition(".")[2].partition("[")[0] in _TEXTS
+
+    def leaf(scope: Mapping[str, Any]) -> Any:
+        if name not in scope:
+            raise RowError("invalid_request", f"{path}: the row has no {name}")
+        value = scope[name]
+        return str(value) if is_text and not isinstance(value, str | list | None) else value
+
+    return leaf
+
+
+def _text(source: str, path: str) -> Leaf:
+    template = _ENVIRONMENT.from_string(source)
+
+    def leaf(scope: Mapping[str, Any]) -> Any:
+        try:
+            return template.render({name: "" if value is None else value for name, value in scope.items()})
+        except Exception as error:  # Jinja lets through whatever an expression raises
+            raise RowError("invalid_request", f"{path}: {type(error).__name__}: {error}") from None
+
+    return leaf
+
+
+def _columns(source: str, path: str) -> set[str]:
+    try:
+        _ENVIRONMENT.from_string(source)
+        return meta.find_undeclared_variables(_ENVIRONMENT.parse(source)) - set(_ENVIRONMENT.globals)
+    except TemplateError as error:
+        raise ConfigError(f"{path}: not a Jinja template: {error}") from None
+
+
+def _has_jinja(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return any(map(_has_jinja, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, str) and bool(_JINJA.search(value))

@@ -1,0 +1,1 @@
+"""From the rows of a chunk to their answers."""

@@ -1,0 +1,99 @@
+"""Embedding requests become vectors, the inputs of many rows packed into each call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.answer.answers import Answers, Embeddings
+from pipeline.engine.embedder import Embedder, fit, shorten
+from pipeline.errors import RowError
+from pipeline.request.rows import Row
+from pipeline.request.schema import EmbeddingRequest
+from pipeline.respond.responders import Pulse, Record, served
+from pipeline.text.prompts import embedding_inputs
+
+
+class EmbeddingResponder:
+    """Embeddings, the inputs of many rows packed into each call."""
+
+    kind: Literal["generate", "embed"] = "embed"
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        answers: Answers,
+        *,
+        names: frozenset[str],
+        truncate: bool,
+        reuse: bool = True,
+    ) -> None:
+        """truncate: cut over-long inputs instead of refusing them. reuse: of equal inputs, embed one."""
+        self._embedder = embedder
+        self._answers = answers
+        self._names = names
+        self._truncate = truncate
+        self._reuse = reuse
+        # One thread for all calls: OpenMP would start threads of its own for each that comes along.
+        self._thread = ThreadPoolExecutor(1, "embedder")
+        self._pulse = Pulse()
+
+    def respond(self, rows: Sequence[Row], attempts: int) -> list[Record]:
+        prepared = [self._prepare(row) for row in rows]
+        inputs = [tokens for work in prepared if not isinstance(work, RowError) for tokens in work]
+        vectors = self._thread.submit(self._embed, inputs, len(rows)).result()
+        records, at = [], 0
+        for row, work in zip(rows, prepared, strict=True):
+            if isinstance(work, RowError):
+                records.append(self._answers.error(row.custom_id, work, attempts))
+                continue
+            assert isinstance(row.request, EmbeddingRequest)
+            mine, at = shorten(vectors[at : at + len(work)], row.request.dimensions), at + len(work)
+            embeddings = Embeddings(mine, sum(map(len, work)))
+            records.append(self._answers.embedding(row, embeddings, attempts))
+        return records
+
+    def pulse(self) -> Pulse:
+        return self._pulse
+
+    def close(self) -> None:
+        self._thread.shutdown()
+
+    def _prepare(self, row: Row) -> list[list[int]] | RowError:
+        model = self._embedder.model
+        try:
+            request = served(row.request, self._names)
+            if not isinstance(request, EmbeddingRequest):
+                raise RowError(
+                    "invalid_request",
+                    "the model gives embeddings only: use a generative model for this endpoint",
+                )
+            if request.dimensions and request.dimensions > model.dimensions:
+                raise RowError(
+                    "invalid_request",
+                    f"dimensions must be from 1 to {model.dimensions}, the model's vector length",
+                    "dimensions",
+                )
+            inputs = embedding_inputs(model.vocabulary, request, None if self._truncate else model.context)
+            return [fit(tokens, model.context, self._truncate, model.vocabulary) for tokens in inputs]
+        except RowError as error:
+            return error
+
+    def _embed(self, inputs: list[list[int]], rows: int) -> NDArray[np.float32]:
+        before = self._pulse
+        self._pulse = replace(before, running=rows)
+        vectors = self._embed_once(inputs) if self._reuse else self._embedder.embed(inputs)
+        tokens = before.prompt_tokens + sum(map(len, inputs))
+        self._pulse = Pulse(prompt_tokens=tokens, rows=before.rows + rows)
+        return vectors
+
+    def _embed_once(self, inputs: list[list[int]]) -> NDArray[np.float32]:
+        places: dict[tuple[int, ...], int] = {}
+        order = [places.setdefault(tuple(tokens), len(places)) for tokens in inputs]
+        vectors: NDArray[np.float32] = self._embedder.embed(list(places))[order]
+        return vectors

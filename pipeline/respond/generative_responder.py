@@ -1,0 +1,151 @@
+"""Chats and completions become answers, by continuous batching."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from pipeline.answer.answers import Answers
+from pipeline.constraint.constraints import constraint_of
+from pipeline.constraint.guides import Guides
+from pipeline.constraint.labels import LabelTree
+from pipeline.engine.model import Vocabulary
+from pipeline.engine.runner import Runner
+from pipeline.errors import RowError
+from pipeline.request.rows import Row
+from pipeline.request.schema import ChatRequest, CompletionRequest, EmbeddingRequest
+from pipeline.respond.ask import Answer, Ask, key_of
+from pipeline.respond.responders import Pulse, Record, served
+from pipeline.respond.reuse import Claims
+from pipeline.text.prompts import PromptBuilder
+
+Result = Answer | RowError
+
+_TREES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A row, the answer to come, and whether this call has to give it."""
+
+    row: Row
+    key: bytes | None
+    result: Future[Result]
+    mine: bool
+
+
+class GenerativeResponder:
+    """Equal rows with one possible answer are computed once, rows that begin alike one after the other."""
+
+    kind: Literal["generate", "embed"] = "generate"
+
+    def __init__(
+        self,
+        runner: Runner,
+        vocabulary: Vocabulary,
+        answers: Answers,
+        *,
+        names: frozenset[str],
+        context: int,
+        seconds: float,
+        template: str | None = None,
+        reuse: bool = True,
+    ) -> None:
+        """names: the model's names in requests. context: tokens. seconds: a row's deadline.
+        template: a chat template instead of the model's own. reuse: of equal rows, compute one."""
+        self._runner = runner
+        self._vocabulary = vocabulary
+        self._prompts = PromptBuilder(vocabulary, context, template)
+        self._guides = Guides(vocabulary, template)
+        self._answers = answers
+        self._names = names
+        self._seconds = seconds
+        self._reuse = reuse
+        self._claims: Claims[Result] = Claims()
+        # Rows of a job share their labels.
+        self._tree = lru_cache(_TREES)(self._new_tree)
+
+    def respond(self, rows: Sequence[Row], attempts: int) -> list[Record]:
+        jobs = [self._claim(row) for row in rows]
+        try:
+            self._compute([job for job in jobs if job.mine])
+        except BaseException as failure:
+            for job in jobs:
+                if job.mine and not job.result.done():
+                    self._claims.forget(job.key)
+                    job.result.set_exception(failure)
+            raise
+        return [self._record(job, attempts) for job in jobs]
+
+    def pulse(self) -> Pulse:
+        engine = self._runner.engine
+        done = engine.counters
+        return Pulse(
+            prompt_tokens=done.prompt_tokens,
+            completion_tokens=done.completion_tokens,
+            cached_tokens=done.cached_tokens,
+            rows=done.rows,
+            running=engine.running,
+            waiting=engine.waiting,
+        )
+
+    def close(self) -> None:
+        self._runner.close()
+
+    def _claim(self, row: Row) -> _Job:
+        request, key = row.request, None
+        if self._reuse and isinstance(request, ChatRequest | CompletionRequest):
+            key = key_of(request)
+        return _Job(row, key, *self._claims.claim(key))
+
+    def _compute(self, jobs: Iterable[_Job]) -> None:
+        """Gives each job its result."""
+        asks: list[tuple[_Job, Ask]] = []
+        for job in jobs:
+            try:
+                asks.append((job, self._ask(job.row)))
+            except RowError as error:
+                self._settle(job, error)
+        # Rows that begin alike come one after the other, so that the cells which they share are still there.
+        asks.sort(key=lambda pair: pair[1].tokens)
+        sequences = [ask.sequences(self._vocabulary, self._seconds) for _, ask in asks]
+        outcomes = iter(self._runner.run([new for own in sequences for new in own]))
+        for (job, ask), own in zip(asks, sequences, strict=True):
+            self._settle(job, ask.answer([next(outcomes) for _ in own]))
+
+    def _settle(self, job: _Job, result: Result) -> None:
+        if isinstance(result, RowError):  # Another try may fare better.
+            self._claims.forget(job.key)
+        job.result.set_result(result)
+
+    def _ask(self, row: Row) -> Ask:
+        """Raises RowError."""
+        request = served(row.request, self._names)
+        if isinstance(request, EmbeddingRequest):
+            raise RowError(
+                "invalid_request",
+                "the model generates text and gives no embeddings: use an embedding model",
+            )
+        tokens = self._prompts.build(request)
+        constraint = constraint_of(request)
+        guide = self._guides.guide(constraint) if constraint else None
+        return Ask(row.custom_id, request, tokens, guide, self._labels(request))
+
+    def _labels(self, request: ChatRequest | CompletionRequest) -> LabelTree | None:
+        return self._tree(request.choices, request.choice_texts) if request.label_logprobs else None
+
+    def _new_tree(self, labels: tuple[str, ...], texts: tuple[str, ...]) -> LabelTree:
+        def tokenize(text: str) -> list[int]:
+            return self._vocabulary.tokenize(text, add_special=False, parse_special=False)
+
+        return LabelTree(dict(zip(labels, texts, strict=True)), tokenize, self._vocabulary.end_tokens)
+
+    def _record(self, job: _Job, attempts: int) -> Record:
+        row, result = job.row, job.result.result()
+        if isinstance(result, RowError):
+            return self._answers.error(row.custom_id, result, attempts)
+        write = self._answers.chat if isinstance(row.request, ChatRequest) else self._answers.completion
+        return write(row, result.choices, attempts, result.labels, reused=not job.mine)

@@ -1,0 +1,49 @@
+"""What answers rows, and its life signs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from pipeline.errors import RowError
+from pipeline.request.rows import Row
+from pipeline.request.schema import Request
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """A worker's life signs. Tokens and rows since its start; running and waiting rows now."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    rows: int = 0
+    running: int = 0
+    waiting: int = 0
+
+
+class Responder(Protocol):
+    """Answers rows. `respond` may be called from several threads at once."""
+
+    kind: Literal["generate", "embed"]
+
+    def respond(self, rows: Sequence[Row], attempts: int) -> list[Record]:
+        """One record for each row, in order. Raises WorkerError where the model broke."""
+
+    def pulse(self) -> Pulse: ...
+    def close(self) -> None: ...
+
+
+def served(request: Request | RowError, names: frozenset[str]) -> Request:
+    """The request, if it is one to a model of these names. Raises RowError (model_not_found)."""
+    if isinstance(request, RowError):
+        raise request
+    if request.model not in names:
+        served = ", ".join(f'"{name}"' for name in sorted(names))
+        raise RowError(
+            "model_not_found", f'the model "{request.model}" is not served; served: {served}', "model"
+        )
+    return request

@@ -1,0 +1,1 @@
+"""Shards and their chunks: planned, read, put together."""

@@ -1,0 +1,137 @@
+"""Response tables become one Parquet file, a few thousand rows in memory at a time."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.errors import OutputError
+from pipeline.shard.footer import KEY, Footer, check_counts, read_footer
+from pipeline.shard.parquet import parquet_file
+from pipeline.shard.shards import Chunk
+
+_GROUP_ROWS = 4096
+_GROUP_BYTES = 32 << 20
+_ANY_LENGTH = pa.list_(pa.float32())
+
+
+def write_table(file: BinaryIO, tables: Iterable[pa.Table], footer: Footer) -> None:
+    """Writes tables of one schema, one at least, in order."""
+    groups = _groups(tables)
+    first = next(groups)
+    writer = pq.ParquetWriter(file, first.schema, compression="zstd")
+    # No `with`: it would add a valid footer to what an exception left unfinished.
+    writer.write_table(first)
+    for group in groups:
+        writer.write_table(group)
+    writer.add_key_value_metadata({KEY: footer.to_bytes()})
+    writer.close()
+
+
+def check_table(path: Path, footer: Footer) -> None:
+    """Reads a written file anew. Raises OutputError where it isn't what was meant."""
+    with pa.OSFile(str(path)) as file:
+        parquet = parquet_file(file)
+        found = read_footer(parquet)
+        if found != footer:
+            raise OutputError(f"{footer.shard}: written {footer}, read back {found}")
+        try:
+            check_counts(parquet, footer.tally)
+        except OutputError as error:
+            raise OutputError(f"{footer.shard}: {error}") from None
+
+
+def dimensions(table: pa.Table) -> tuple[int, ...]:
+    """The lengths of the vectors in a table's `embedding` column, each once, ascending."""
+    if "embedding" not in table.column_names:
+        return ()
+    lengths = pc.unique(pc.list_value_length(table.column("embedding"))).drop_null()
+    return tuple(sorted(lengths.to_pylist()))
+
+
+def with_vectors(table: pa.Table, lengths: tuple[int, ...]) -> pa.Table:
+    """The table with its `embedding` column as fixed-size lists, if the file has one length only."""
+    if not lengths:
+        return table
+    place, field = table.schema.get_field_index("embedding"), table.schema.field("embedding")
+    column = table.column("embedding")
+    if len(lengths) > 1:
+        return table.set_column(place, field.with_type(_ANY_LENGTH), column.cast(_ANY_LENGTH))
+    if pa.types.is_fixed_size_list(field.type):
+        return table
+    fixed = pa.chunked_array([_fixed(chunk, lengths[0]) for chunk in column.chunks], _list_type(lengths[0]))
+    return table.set_column(place, field.with_type(fixed.type), fixed)
+
+
+def cover(chunks: Iterable[Chunk]) -> list[Chunk]:
+    """Of one shard's chunks, those that together hold the most rows and none twice, in order.
+
+    Chunks overlap where a range was cut anew while the worker that had held it was still writing.
+    """
+    best: dict[int, tuple[int, Chunk | None]] = {0: (0, None)}
+    ends = [0]
+    for chunk in sorted(set(chunks), key=lambda c: (c.stop, c.start)):
+        before = _last_end(ends, chunk.start)
+        rows, last = best[before][0] + chunk.rows, best[ends[-1]][0]
+        if rows > last:
+            best[chunk.stop] = (rows, chunk)
+            if ends[-1] != chunk.stop:
+                ends.append(chunk.stop)
+    return _walk_back(best, ends)
+
+
+def _walk_back(best: dict[int, tuple[int, Chunk | None]], ends: list[int]) -> list[Chunk]:
+    chosen: list[Chunk] = []
+    at = ends[-1]
+    while (chunk := best[at][1]) is not None:
+        chosen.append(chunk)
+        at = _last_end(ends, chunk.start)
+    return chosen[::-1]
+
+
+def _last_end(ends: list[int], row: int) -> int:
+    """The last of the ascending `ends` that is not behind `row`."""
+    return ends[bisect_right(ends, row) - 1]
+
+
+def joined(footers: Iterable[Footer]) -> Footer:
+    """The footer of a file made of consecutive files. Raises OutputError where they aren't consecutive."""
+    first, *others = footers
+    for other in others:
+        if (other.shard, other.start) != (first.shard, first.stop):
+            raise OutputError(f"{first.shard}: no rows from {first.stop} to {other.start}")
+        lengths = tuple(sorted({*first.dimensions, *other.dimensions}))
+        first = replace(first, stop=other.stop, tally=first.tally + other.tally, dimensions=lengths)
+    return first
+
+
+def _groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    held: list[pa.Table] = []
+    for table in tables:
+        held.append(table)
+        if sum(t.num_rows for t in held) >= _GROUP_ROWS or sum(t.nbytes for t in held) >= _GROUP_BYTES:
+            yield pa.concat_tables(held)
+            held = []
+    if held:
+        yield pa.concat_tables(held)
+
+
+def _list_type(length: int) -> pa.DataType:
+    return pa.list_(pa.float32(), length)
+
+
+def _fixed(vectors: pa.Array, length: int) -> pa.Array:
+    present = np.asarray(vectors.is_valid())
+    values = np.zeros((len(vectors), length), np.float32)
+    values[present] = np.asarray(vectors.flatten(), np.float32).reshape(-1, length)
+    return pa.FixedSizeListArray.from_arrays(
+        pa.array(values.ravel()), type=_list_type(length), mask=pa.array(~present)
+    )

@@ -1,0 +1,1 @@
+"""Between requests and tokens: prompts one way, replies the other."""

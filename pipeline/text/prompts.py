@@ -1,0 +1,167 @@
+"""Requests become tokens."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from hashlib import blake2b
+from typing import Any
+
+from pipeline.engine.model import Vocabulary
+from pipeline.errors import RowError
+from pipeline.request.fields import Text
+from pipeline.request.schema import ChatRequest, CompletionRequest, EmbeddingRequest
+from pipeline.text.chat_template import ChatTemplate
+from pipeline.text.tool_calls import form_of
+
+Turns = list[dict[str, Any]]
+"""Messages or tools, as a template gets them."""
+
+
+class PromptBuilder:
+    """Prompts for one model. Safe for several threads."""
+
+    def __init__(
+        self, vocabulary: Vocabulary, context: int | None = None, template: str | None = None
+    ) -> None:
+        """context: the most tokens of a row; a text that can't fit is refused before it is tokenised.
+        template: the chat template to use instead of the model's own."""
+        self._vocabulary = vocabulary
+        self._context = context
+        self._source = template if template is not None else vocabulary.chat_template
+        # Control tokens by their texts; none of them may come out of a message.
+        controls = sorted(filter(None, vocabulary.control_texts), key=len, reverse=True)
+        self._controls = re.compile("|".join(map(re.escape, controls))) if controls else None
+
+    def build(self, request: ChatRequest | CompletionRequest) -> list[int]:
+        """At least one token. Raises RowError where the template refuses, knows no tools though some are
+        offered, a token id is unknown, or nothing is left to decode."""
+        for token, _ in request.logit_bias:
+            _check_token(self._vocabulary, token, f"logit_bias.{token}")
+        if isinstance(request, ChatRequest):
+            return self._chat(request)
+        tokens = _text_tokens(self._vocabulary, request.prompt, "prompt", self._context)
+        if not tokens:
+            raise RowError("invalid_request", "prompt has no tokens", "prompt")
+        return tokens
+
+    @cached_property
+    def _template(self) -> ChatTemplate:
+        return ChatTemplate(self._source, self._vocabulary.bos_text, self._vocabulary.eos_text)
+
+    def _chat(self, request: ChatRequest) -> list[int]:
+        size = sum(len((message.content or "").encode()) for message in request.messages)
+        _check_size(self._vocabulary, size, "messages", self._context)
+        self._check_tools(request)
+        messages = [message.for_template() for message in request.messages]
+        tokens = self._tokens(messages, [tool.for_template() for tool in request.offered])
+        if not tokens:
+            raise RowError("invalid_request", "messages have no tokens", "messages")
+        return tokens
+
+    def _check_tools(self, request: ChatRequest) -> None:
+        source = self._source or ""
+        if request.offered and source and not form_of(source):
+            raise RowError("unsupported_parameter", "the model's chat template knows no tools", "tools")
+        for i, message in enumerate(request.messages):
+            if message.tool_calls and source and "tool_calls" not in source:
+                param = f"messages[{i}].tool_calls"
+                reason = f"the model's chat template knows no tools, so {param} would be lost"
+                raise RowError("unsupported_parameter", reason, param)
+
+    def _tokens(self, messages: Turns, tools: Turns) -> list[int]:
+        """As llama-server tokenises, but for the control tokens' texts in messages, which stay letters."""
+        if self._controls and any(self._controls.search(text) for text in _texts([messages, tools])):
+            return self._guarded(messages, tools, self._controls)
+        return self._tokenize(self._template.render(messages, tools))
+
+    def _guarded(self, messages: Turns, tools: Turns, controls: re.Pattern[str]) -> list[int]:
+        found: list[str] = []
+        # No text holds its own hash.
+        nonce = f"x{blake2b(repr((messages, tools)).encode(), digest_size=12).hexdigest()}x"
+
+        def hide(text: str) -> str:
+            return controls.sub(note, text)
+
+        def note(match: re.Match[str]) -> str:
+            found.append(match[0])
+            return f"{nonce}{len(found) - 1}x"
+
+        rendered = self._template.render(_mapped(messages, hide), _mapped(tools, hide))
+        first, *rest = re.split(f"{nonce}([0-9]+)x", rendered)
+        tokens = self._tokenize(first)
+        for number, after in zip(rest[::2], rest[1::2], strict=True):
+            tokens += self._vocabulary.tokenize(found[int(number)], add_special=False, parse_special=False)
+            if after:
+                tokens += self._vocabulary.tokenize(after, add_special=False, parse_special=True)
+        return tokens
+
+    def _tokenize(self, rendered: str) -> list[int]:
+        """The beginning of a chat. BOS comes from the template or from the tokenizer, never twice."""
+        bos = self._vocabulary.bos_text
+        has_bos = bool(bos) and rendered.startswith(bos)
+        return self._vocabulary.tokenize(rendered, add_special=not has_bos, parse_special=True)
+
+
+def embedding_inputs(
+    vocabulary: Vocabulary, request: EmbeddingRequest, context: int | None = None
+) -> list[list[int]]:
+    """The tokens of each input. Token ids are taken as they are.
+
+    context: the most tokens of one input; a text that can't fit is refused before it is tokenised.
+    Raises RowError for an unknown token id and for an input without tokens.
+    """
+    names = ["input"] if request.single else [f"input[{i}]" for i in range(len(request.inputs))]
+    found = []
+    for name, text in zip(names, request.inputs, strict=True):
+        tokens = _text_tokens(vocabulary, text, name, context)
+        if not tokens:
+            raise RowError("invalid_request", f"{name} has no tokens", name)
+        found.append(tokens)
+    return found
+
+
+def _text_tokens(vocabulary: Vocabulary, text: Text, param: str, context: int | None) -> list[int]:
+    if isinstance(text, str):
+        _check_size(vocabulary, sum(len(word.encode()) for word in text.split()), param, context)
+        return vocabulary.tokenize(text, add_special=True, parse_special=False)
+    for i, token in enumerate(text):
+        _check_token(vocabulary, token, f"{param}[{i}]")
+    return list(text)
+
+
+def _check_token(vocabulary: Vocabulary, token: int, param: str) -> None:
+    if not 0 <= token < vocabulary.size:
+        reason = f"{param} must be a token id from 0 to {vocabulary.size - 1}, not {token}"
+        raise RowError("invalid_request", reason, param)
+
+
+def _check_size(vocabulary: Vocabulary, size: int, param: str, context: int | None) -> None:
+    longest = vocabulary.longest_piece
+    if context is not None and size > context * longest:
+        reason = (
+            f"{param} has {size} bytes, at least {size // longest} tokens, but the context holds {context}"
+        )
+        raise RowError("context_length_exceeded", reason, param)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every string in `value`, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from value
+        yield from _texts(list(value.values()))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+
+
+def _mapped(value: Any, change: Callable[[str], str]) -> Any:
+    """`value` with every string changed, keys included."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {change(key): _mapped(item, change) for key, item in value.items()}
+    return [_mapped(item, change) for item in value] if isinstance(value, list) else value
