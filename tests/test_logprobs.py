@@ -85,13 +85,14 @@ def test_echo_puts_the_prompt_before_the_answer(
     found = choice["logprobs"]
     pieces = [VOCABULARY.piece(token) for token in (*tokens, *generation.text.encode())]
     assert found["tokens"] == [piece.decode(errors="replace") for piece in pieces]
-    assert (found["token_logprobs"][0], found["top_logprobs"][0]) == (None, None)
+    typed = record["choices"][0]["logprobs"]
+    assert (typed["token_logprobs"][0], typed["top_logprobs"][0]) == (None, None)
+    # OpenAI's types know no null there.
+    assert (found["token_logprobs"][0], found["top_logprobs"][0]) == (-9999.0, {})
     written = b"".join(pieces)
     starts = [sum(map(len, pieces[:i])) for i in range(len(pieces))]
     assert found["text_offset"] == [len(written[:start].decode(errors="ignore")) for start in starts]
-    # OpenAI's types know no null there, though its answers have it.
-    found["token_logprobs"][0], found["top_logprobs"][0] = 0.0, {}
-    Completion.model_validate(to_openai(record) | {"choices": [choice]}, strict=True)
+    Completion.model_validate(to_openai(record), strict=True)
 
 
 def test_echo_without_logprobs_is_text_alone() -> None:
