@@ -142,7 +142,7 @@ def retry(output: _Output, set: _Set = None) -> None:
 def status(output: _Output) -> None:
     """Show the progress and totals of a running, stopped or finished job."""
     with _one_message():
-        from pipeline.status import status as read_status
+        from pipeline.report.status import status as read_status
 
         typer.echo(str(read_status(output)))
 

@@ -20,9 +20,9 @@ from pipeline.output.amendment import Amendment
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
 from pipeline.output.records import response_name
-from pipeline.report.screen import JobScreen
 from pipeline.report.summary import Summary, error_counts
 from pipeline.run import FIRST_ROWS, Run
+from pipeline.screen import JobScreen
 from pipeline.shard.shards import CHUNK_ROWS, Shard, ShardPlan, list_shards, plan_shard
 from pipeline.storage import Storage
 from pipeline.tally import Tally

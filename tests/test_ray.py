@@ -28,10 +28,10 @@ from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
 from pipeline.output.records import recorded_job
 from pipeline.output.verify import verify
+from pipeline.report.status import status
 from pipeline.report.summary import Summary
 from pipeline.request.rows import Row
 from pipeline.respond.responders import Pulse
-from pipeline.status import status
 from pipeline.storage import Storage
 from pipeline.worker import Identity, Worker
 

@@ -16,8 +16,8 @@ from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
 from pipeline.output.records import usage_bytes
 from pipeline.output.verify import verify
+from pipeline.report.status import status
 from pipeline.shard.shards import Chunk, ShardPlan, list_shards, plan_shard
-from pipeline.status import status
 from pipeline.storage import Storage
 from pipeline.tally import Tally
 from tests.test_manifest import answers, tally_of
