@@ -199,6 +199,11 @@ def test_defaults_lie_under_every_request() -> None:
             {"defaults": {"response_format": {"type": "xml"}}},
             "request.defaults.response_format.type: ",
         ),
+        ({"defaults": {"guided_regex": "("}}, "request.defaults.guided_regex: "),
+        (
+            {"defaults": {"response_format": {"type": "json_object", "schema": {"not": {}}}}},
+            "request.defaults.response_format.schema.not: ",
+        ),
         ({"defaults": {"dimensions": 2}, "endpoint": "/v1/completions"}, "request.defaults.dimensions: "),
         ({"template": {"prompt": "{{ prompt", "seed": 1}}, "request.template.prompt: not a Jinja template"),
         ({"template": {"prompt": "Hi", "seeds": 1}}, "request.template.seeds: "),

@@ -103,6 +103,7 @@ def test_a_bias_is_of_a_token_and_bounded(bias: dict[str, Any], param: str) -> N
         ({"type": "json_schema", "json_schema": {"name": "a"}}, "response_format.json_schema.schema"),
         ({"type": "json_schema", "json_schema": {"schema": []}}, "response_format.json_schema.schema"),
         ({"type": "json_schema", "json_schema": {"schema": {}, "x": 1}}, "response_format.json_schema.x"),
+        ({"type": "json_object", "schema_": {}}, "response_format.schema_"),
         (
             {"type": "json_schema", "json_schema": {"schema": {}, "strict": "yes"}},
             "response_format.json_schema.strict",

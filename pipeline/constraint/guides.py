@@ -24,6 +24,13 @@ _FIRST_LINE = 300
 _LIMITS = LLParserLimits(verbose_errors=False)
 
 
+def check(constraint: Constraint) -> None:
+    """Raises RowError, as `Guides.guide` would, for what is wrong whatever the model's vocabulary."""
+    _, messages = LLMatcher.validate_grammar_with_warnings(grammar_of(constraint, None))
+    if messages:
+        raise grammar_error(constraint, messages[0])
+
+
 class MatcherGuide:
     """A `Guide` over one matcher. Not for two threads at once."""
 

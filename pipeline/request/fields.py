@@ -17,9 +17,7 @@ MAX_CHOICES = 4096
 class Fields(BaseModel):
     """A JSON object of a request. Each description completes the sentence "<field> must be ..."."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, populate_by_name=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
     shape: ClassVar[str] = "an object"
     """What such an object looks like, for messages."""
 

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from pipeline.config import Endpoint, RequestConfig
+from pipeline.dry_run import dry_run
 from pipeline.errors import ConfigError, InputError, RowError
 from pipeline.request.json_values import plain, read_json, short
 from pipeline.request.schema import (
@@ -167,7 +168,7 @@ class RowReader:
                         f"{section}.{name}: unsupported; supported: {', '.join(sorted(served))}"
                     )
             for endpoint in endpoints:
-                _dry_run(section, endpoint, {n: v for n, v in fields.items() if n in fields_of(endpoint)})
+                dry_run(section, endpoint, {n: v for n, v in fields.items() if n in fields_of(endpoint)})
 
     def _constants(self) -> dict[str, Record]:
         """What the job file says by itself. A template's other fields stand in as null."""
@@ -206,15 +207,6 @@ def _template_endpoint(config: RequestConfig) -> Endpoint:
     if len(asked) != 1:
         raise ConfigError("request.template: needs one of messages, prompt and input, or request.endpoint")
     return asked[0]
-
-
-def _dry_run(section: str, endpoint: Endpoint, fields: Record) -> None:
-    sample = [{"role": "user", "content": "?"}] if endpoint == "/v1/chat/completions" else "?"
-    given = {name: value for name, value in fields.items() if value is not None}
-    try:
-        parse_request(endpoint, {CONTENT[endpoint]: sample} | given, whole=False)
-    except RowError as error:
-        raise ConfigError(f"{section}.{error.param}: {error.message}") from None
 
 
 def _own_name(record: Record) -> str | None:
