@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from pipeline.config import Endpoint, RequestConfig
-from pipeline.dry_run import dry_run
 from pipeline.errors import ConfigError, InputError, RowError
+from pipeline.request.dry_run import dry_run
 from pipeline.request.json_values import plain, read_json, short
 from pipeline.request.schema import (
     CONTENT,

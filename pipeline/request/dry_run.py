@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.config import Endpoint
-from pipeline.constraints import constraint_of
+from pipeline.constraint.constraints import constraint_of
+from pipeline.constraint.guides import check
 from pipeline.errors import ConfigError, RowError
-from pipeline.guides import check
-from pipeline.schema import CONTENT, ChatRequest, CompletionRequest, EmbeddingRequest, parse_request
+from pipeline.request.schema import CONTENT, ChatRequest, CompletionRequest, EmbeddingRequest, parse_request
 
 
 def dry_run(section: str, endpoint: Endpoint, fields: Mapping[str, Any]) -> None:
