@@ -63,7 +63,11 @@ class PromptBuilder:
     def _check_tools(self, request: ChatRequest) -> None:
         source = self._source or ""
         if request.offered and source and not form_of(source):
-            raise RowError("unsupported_parameter", "the model's chat template knows no tools: name one that does as model.chat_template", "tools")
+            raise RowError(
+                "unsupported_parameter",
+                "the model's chat template knows no tools: name one that does as model.chat_template",
+                "tools",
+            )
         for i, message in enumerate(request.messages):
             if message.tool_calls and source and "tool_calls" not in source:
                 param = f"messages[{i}].tool_calls"
