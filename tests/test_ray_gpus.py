@@ -32,7 +32,7 @@ class Sight(Echo):
         self.seen = f"{os.environ['CUDA_VISIBLE_DEVICES']} {slot.gpus:g} {os.getpid()}"
 
     def answer(self, row: Row, attempts: int) -> dict[str, Any]:
-        return self.answers.completion(row, Generation(self.seen, (1,), "stop", 1, 0), attempts)
+        return self.answers.completion(row, [Generation(self.seen, (1,), "stop", 1, 0)], attempts)
 
 
 class Sights(Echoes):
