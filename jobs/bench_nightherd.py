@@ -27,7 +27,7 @@ class Nightherd:
         """settings: a job's, by their dotted names; model.path is one of them."""
         job = make_job({}, (_NOWHERE | dict(settings)).items(), "benchmark")
         # A worker reads and commits shards; the benchmark hands its rows to what is inside.
-        self._responder = build_worker(job, Fingerprint({}), threads=threads, on_gpu=False)._responder
+        self._responder = build_worker(job, Fingerprint({}), threads=threads, gpus=0)._responder
         # An embedding model has no engine.
         runner: Runner | None = getattr(self._responder, "_runner", None)
         self._engine = runner.engine if runner else None

@@ -8,13 +8,15 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipeline.answer.answers import Answers
-from pipeline.config import JobConfig
+from pipeline.config import EngineConfig, JobConfig
 from pipeline.engine.embedder import Embedder
 from pipeline.engine.engine import Engine
 from pipeline.engine.llama import LlamaFile, LlamaGenerativeModel
+from pipeline.engine.llama_devices import sees_gpu, visible_gpus
 from pipeline.engine.llama_embedding import LlamaEmbeddingModel, is_embedding_model
 from pipeline.engine.runner import Runner
-from pipeline.engine.settings import EngineSettings, fit, gpu_layers
+from pipeline.engine.settings import EngineSettings, fit, gpu_cache_memory, gpu_layers
+from pipeline.errors import ConfigError
 from pipeline.model.model_template import read_chat_template
 from pipeline.model.models import fetch_model
 from pipeline.model.repack import repacked
@@ -28,22 +30,23 @@ from pipeline.storage import Storage
 from pipeline.worker import Identity, Worker
 
 
-def build_worker(job: JobConfig, fingerprint: Fingerprint, *, threads: int, on_gpu: bool) -> Worker:
+def build_worker(job: JobConfig, fingerprint: Fingerprint, *, threads: int, gpus: float) -> Worker:
     """A worker on this node. Fetches the model where the node has none yet.
 
-    threads: CPUs that the worker may keep busy. Raises ModelError,
-    ConfigError.
+    threads: CPUs that the worker may keep busy. gpus: how many it was given, or its share of one.
+    Raises ModelError, ConfigError.
     """
+    _check_gpu(job.engine, gpus)
     model = fetch_model(job.model)
     manifest = Manifest(Storage.at(job.output.path), fingerprint)
     path = model.path
-    if job.model.cpu_repack and not on_gpu:
+    if job.model.cpu_repack and not gpus:
         copy = repacked(model, Requantiser(threads))
         path = copy.path
         manifest.note_repack(copy.record)
     identity = Identity(model_id(job, model.path), fingerprint.digest)
-    file = LlamaFile(path, gpu_layers(job.engine, on_gpu=on_gpu))
-    responder = _responder(job, file, identity, threads=threads, on_gpu=on_gpu)
+    file = LlamaFile(path, gpu_layers(job.engine, on_gpu=gpus > 0))
+    responder = _responder(job, file, identity, threads=threads, gpus=gpus)
     return Worker(job, identity, manifest, responder)
 
 
@@ -53,18 +56,18 @@ def model_id(job: JobConfig, path: Path) -> str:
 
 
 def _responder(
-    job: JobConfig, file: LlamaFile, identity: Identity, *, threads: int, on_gpu: bool
+    job: JobConfig, file: LlamaFile, identity: Identity, *, threads: int, gpus: float
 ) -> Responder:
     names = frozenset({"local", identity.model_id})
     if is_embedding_model(file.traits):
-        model = LlamaEmbeddingModel(file, job.engine, threads=threads, on_gpu=on_gpu)
+        model = LlamaEmbeddingModel(file, job.engine, threads=threads, on_gpu=gpus > 0)
         answers = Answers(identity.model_id, identity.fingerprint, pa.schema([]), "embed")
         reuse = job.engine.reuse_answers
         return EmbeddingResponder(
             Embedder(model), answers, names=names, truncate=job.request.truncate, reuse=reuse
         )
-    memory = _memory_share(threads)
-    settings = fit(job.engine, file.traits, threads=threads, on_gpu=on_gpu, memory=memory)
+    memory = _cache_memory(job.engine, file, threads, gpus)
+    settings = fit(job.engine, file.traits, threads=threads, on_gpu=gpus > 0, memory=memory)
     return _generative(job, LlamaGenerativeModel(file, settings), settings, identity, names)
 
 
@@ -101,7 +104,26 @@ def _generative(
     )
 
 
-def _memory_share(threads: int) -> int:
+def _check_gpu(engine: EngineConfig, gpus: float) -> None:
+    if gpus and engine.gpu_layers != 0 and not sees_gpu():
+        raise ConfigError(
+            "cluster.gpus_per_actor: a worker was given a GPU, but llama.cpp sees none: it was compiled "
+            "without GPU support (reinstall llama-cpp-python with CMAKE_ARGS=-DGGML_CUDA=on), or the GPU's "
+            "driver is missing; 0 runs the job on CPUs"
+        )
+
+
+def _cache_memory(engine: EngineConfig, file: LlamaFile, threads: int, gpus: float) -> int:
+    """Bytes that the worker's KV cache may take. It lies where the model's layers lie."""
+    layers = gpu_layers(engine, on_gpu=gpus > 0)
+    cards = visible_gpus() if layers else []
+    if not cards:
+        return _host_share(threads) // 3
+    on_cards = gpu_cache_memory(cards, gpus or 1.0, file.size)
+    return on_cards if layers < 0 else min(on_cards, _host_share(threads) // 3)
+
+
+def _host_share(threads: int) -> int:
     """Bytes: the machine's memory by the worker's part of its CPUs."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return total * threads // max(threads, os.cpu_count() or 1)

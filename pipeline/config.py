@@ -7,13 +7,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.errors import ConfigError
 
 Auto = Literal["auto"]
 Endpoint = Literal["/v1/chat/completions", "/v1/completions", "/v1/embeddings"]
 Count = Annotated[int, Field(ge=1)]
+
+
+def _share_or_whole(gpus: float) -> float:
+    if gpus > 1 and gpus % 1:
+        raise ValueError("above 1 it must be a whole number of GPUs")
+    return gpus
 
 
 class _Section(BaseModel):
@@ -82,7 +88,7 @@ class ClusterConfig(_Section):
 
     actors: Count | Auto = "auto"
     cpus_per_actor: Annotated[float, Field(gt=0)] | Auto = "auto"
-    gpus_per_actor: Annotated[float, Field(ge=0)] | Auto = "auto"
+    gpus_per_actor: Annotated[float, Field(ge=0), AfterValidator(_share_or_whole)] | Auto = "auto"
 
 
 class RetryConfig(_Section):

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.actors.cluster import Slot, check_room, connected, nodes, share_out
+from pipeline.actors.cluster import Node, Slot, check_room, connected, nodes, share_out
 from pipeline.actors.interrupts import check_interrupted, stoppable
 from pipeline.actors.ray_pool import RayPool
 from pipeline.actors.ray_tasks import Chores
 from pipeline.actors.row_actor import RowWorker, WorkerFactory
-from pipeline.config import JobConfig
+from pipeline.config import ClusterConfig, JobConfig
 from pipeline.model.models import LocalModel, fetch_model
 from pipeline.output.amendment import Amendment
 from pipeline.output.fingerprint import Fingerprint
@@ -32,6 +32,10 @@ PLANNED_HERE = 32
 """Up to so many shards are planned by the driver itself, before Ray is started."""
 _COUNTED = 200
 _STALL_SLACK = 60.0
+_NO_GPU = (
+    "This machine has a GPU, but llama.cpp was compiled without GPU support: the job runs on the CPU. "
+    "To use it, reinstall llama-cpp-python with CMAKE_ARGS=-DGGML_CUDA=on."
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class JobWorkers:
     def __call__(self, slot: Slot) -> RowWorker:
         from pipeline.build import build_worker
 
-        return build_worker(self.job, self.fingerprint, threads=slot.threads, on_gpu=slot.gpus > 0)
+        return build_worker(self.job, self.fingerprint, threads=slot.threads, gpus=slot.gpus)
 
 
 Workers = Callable[[JobConfig, Fingerprint], WorkerFactory]
@@ -154,21 +158,33 @@ def _work(
 ) -> None:
     """Works on Ray until every shard is committed. local: the cluster is this machine alone."""
     machines = nodes()
-    slot, _ = share_out(job.cluster, machines)
+    cluster = _usable(job.cluster, machines) if local else job.cluster
+    slot, _ = share_out(cluster, machines)
     if local:
         check_room(slot, machines)
     assembly: Chores[ShardPlan, Tally] = Chores(commit)
     pool = RayPool(
         build,
         slot,
-        lambda: share_out(job.cluster, nodes())[1],
+        lambda: share_out(cluster, nodes())[1],
         stall=job.retry.row_deadline * job.retry.max_attempts + _STALL_SLACK,
     )
     try:
         with JobScreen(job.name, run, manifest.output) as screen:
+            if cluster != job.cluster:
+                screen.say(_NO_GPU)
             run.work(pool, assembly, screen, CHUNK_ROWS if slot.gpus else FIRST_ROWS)
     finally:
         pool.close()
+
+
+def _usable(cluster: ClusterConfig, machines: Sequence[Node]) -> ClusterConfig:
+    """`cluster` without GPUs where that is left to us and this machine's llama.cpp can't use them."""
+    if cluster.gpus_per_actor != "auto" or not any(node.gpus for node in machines):
+        return cluster
+    from pipeline.engine.llama_devices import sees_gpu
+
+    return cluster if sees_gpu() else cluster.model_copy(update={"gpus_per_actor": 0.0})
 
 
 def _summary(

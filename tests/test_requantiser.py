@@ -69,10 +69,10 @@ def test_only_cpu_slots_load_the_copy_and_answers_name_the_original(
     monkeypatch.setattr(build, "LlamaFile", load)
     monkeypatch.setenv("NIGHTHERD_CACHE", str(tmp_path / "cache"))
     tree: dict[str, Any] = {"model": {"path": str(MODEL)}, "input": {"path": "in"}}
-    settings = [("output.path", str(tmp_path / "out")), ("engine.context", 64)]
+    settings = [("output.path", str(tmp_path / "out")), ("engine.context", 64), ("engine.gpu_layers", 0)]
     for cpu_repack, on_gpu in ((True, False), (True, True), (False, False)):
         job = make_job(tree, [*settings, ("model.cpu_repack", cpu_repack)], "test")
-        worker = build.build_worker(job, Fingerprint({}), threads=1, on_gpu=on_gpu)
+        worker = build.build_worker(job, Fingerprint({}), threads=1, gpus=int(on_gpu))
         assert worker._identity.model_id == MODEL.stem
         worker.close()
     assert loaded == [copy, MODEL, MODEL]

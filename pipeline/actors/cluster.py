@@ -16,6 +16,7 @@ from pipeline.errors import ConfigError
 
 MOST_CPUS = 8
 """CPUs of one worker by default: beyond that, two workers decode more than one with twice the threads."""
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +40,12 @@ class Slot:
 
     def fits(self, node: Node) -> int:
         """How many such workers fit on a machine."""
-        rooms = [node.cpus / self.cpus] if self.cpus else []
-        rooms += [node.gpus / self.gpus] if self.gpus else []
-        return int(min(rooms, default=0) + 1e-6)
+        rooms = [int(node.cpus / self.cpus + _ROUNDING)] if self.cpus else []
+        if 0 < self.gpus < 1:  # A share is of one GPU: what several have left over makes no other.
+            rooms += [int(node.gpus) * int(1 / self.gpus + _ROUNDING)]
+        elif self.gpus:
+            rooms += [int(node.gpus / self.gpus + _ROUNDING)]
+        return min(rooms, default=0)
 
 
 @contextmanager
@@ -102,16 +106,17 @@ def _gpus_each(config: ClusterConfig, machines: Sequence[Node]) -> float:
     gpus = sum(node.gpus for node in machines)
     if config.actors == "auto" or config.actors <= gpus:
         return min(1.0, gpus)
-    # More workers than GPUs share them evenly.
-    return int(gpus) / config.actors
+    # More workers than GPUs: as many on each, since a share is always of one GPU.
+    return 1 / -(-config.actors // int(gpus)) if gpus else 0.0
 
 
 def _cpus_each(config: ClusterConfig, machines: Sequence[Node], gpus: float) -> float:
     if config.cpus_per_actor != "auto":
         return config.cpus_per_actor
     if gpus:
-        node = max(machines, key=lambda node: node.gpus)
-        return max(0.1, min(MOST_CPUS, int(node.cpus * gpus / node.gpus)))
+        # Every machine's GPUs must get their workers, so the one with the fewest CPUs to a GPU decides.
+        lean = min((node.cpus / node.gpus for node in machines if node.gpus and node.cpus), default=1.0)
+        return max(0.1, min(MOST_CPUS, int(lean * gpus)))
     largest = max((node.cpus for node in machines), default=1.0)
     if config.actors == "auto":
         return max(1.0, largest // -(-largest // MOST_CPUS))

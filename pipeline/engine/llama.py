@@ -140,6 +140,11 @@ class LlamaFile:
                 return buffer.value.decode("utf-8", "replace") if length >= 0 else ""
             room = length + 1
 
+    @property
+    def size(self) -> int:
+        """Bytes of the weights."""
+        return int(lib.llama_model_size(self.handle))
+
     @cached_property
     def traits(self) -> ModelTraits:
         heads = max(1, lib.llama_model_n_head(self.handle))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.config import Auto, EngineConfig
@@ -27,6 +28,14 @@ class ModelTraits:
 
 
 @dataclass(frozen=True, slots=True)
+class Gpu:
+    """A GPU's memory in bytes; `free` is what no process holds."""
+
+    free: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
 class EngineSettings:
     """An actor's engine in numbers. sequences: slots and a dummy. outputs: logits of one step.
 
@@ -49,7 +58,7 @@ class EngineSettings:
 def fit(
     config: EngineConfig, traits: ModelTraits, *, threads: int, on_gpu: bool, memory: int
 ) -> EngineSettings:
-    """The settings for one actor with `threads` CPUs and `memory` bytes to itself.
+    """The settings for one actor with `threads` CPUs, whose KV cache may take `memory` bytes.
 
     Raises ConfigError where the job asks for what can't be had.
     """
@@ -57,8 +66,9 @@ def fit(
     slots = (64 if on_gpu else 16) if config.slots == "auto" else config.slots
     context = _context(config, traits)
     cell_bytes = max(1.0, traits.cell_values * _BITS[config.kv_type] / 8)
-    affordable = int(memory / 3 / cell_bytes)
-    if config.slots == "auto":
+    affordable = int(memory / cell_bytes)
+    if config.slots == "auto" and reproducible:
+        # Each row has a stream of its own. Where all share their cells, admission counts them instead.
         slots = max(1, min(slots, affordable // context - EXTRA_SEQUENCES))
     sequences = slots + EXTRA_SEQUENCES
     batch = 2048 if config.batch == "auto" else config.batch
@@ -81,6 +91,18 @@ def fit(
 def gpu_layers(config: EngineConfig, *, on_gpu: bool) -> int:
     """Layers of the model to put on the GPU, -1 for all. It is needed before the model is loaded."""
     return (-1 if on_gpu else 0) if config.gpu_layers == "auto" else config.gpu_layers
+
+
+def gpu_cache_memory(gpus: Sequence[Gpu], share: float, weights: int) -> int:
+    """Bytes of `gpus` for the KV cache of an actor that has `share` of them, its `weights` already loaded.
+
+    A quarter of what is left is kept for llama.cpp's own buffers, of which some are taken as late as in
+    a decode, where a want of memory ends the process.
+    """
+    free, total = sum(gpu.free for gpu in gpus), sum(gpu.total for gpu in gpus)
+    # Actors that share a GPU start at once: what is free now may be another's in a moment.
+    own = int(total * min(1.0, share)) - weights
+    return max(0, min(free, own)) * 3 // 4
 
 
 def _context(config: EngineConfig, traits: ModelTraits) -> int:
