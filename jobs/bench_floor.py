@@ -171,10 +171,7 @@ def _llama_batch(pieces: Sequence[tuple[int, int, list[int]]], *, every: bool = 
     """pieces: sequence id, first position, tokens. every: outputs of all tokens, not of each last one."""
     batch = Batch([], [], [], [])
     for sequence, start, tokens in pieces:
-        batch.tokens.extend(tokens)
-        batch.positions.extend(range(start, start + len(tokens)))
-        batch.sequence_ids.extend([sequence] * len(tokens))
-        batch.wants_logits.extend([every] * (len(tokens) - 1) + [True])
+        batch.add(sequence, start, tokens, len(tokens) if every else 1)
     prepared = LlamaBatch(len(batch))
     prepared.fill(batch)
     return prepared

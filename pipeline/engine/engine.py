@@ -8,16 +8,16 @@ from collections.abc import Callable
 from collections.abc import Sequence as Items
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.engine.logprobs import TokenLogprob, log_probabilities, token_logprob
-from pipeline.engine.model import Batch, GenerativeModel, NoRoom
-from pipeline.engine.scheduler import Limits, Piece, Scheduler, Step
+from pipeline.engine.model import GenerativeModel, NoRoom
+from pipeline.engine.scheduler import Limits, Scheduler
 from pipeline.engine.sequence import FinishReason, Outcome, Sampled, Sequence, State
 from pipeline.engine.slot import cuts
+from pipeline.engine.step import Step
 from pipeline.errors import RowError, WorkerError
 
 # A row, and the logits from which its next token is sampled.
@@ -153,7 +153,7 @@ class Engine:
         while True:
             began = time.perf_counter()
             try:
-                return step, self._model.decode(_batch(step))
+                return step, self._model.decode(step.batch())
             except NoRoom:
                 smaller = None if self._reproducible else step.half()
                 step = smaller or self._make_room()
@@ -263,23 +263,3 @@ def _echo(row: Sequence, logits: NDArray[np.float32]) -> None:
     following = row.prompt[row.filled + 1 : row.filled + 1 + len(logits)]
     for token, line in zip(following, logits, strict=False):
         row.prompt_logprobs.append(token_logprob(line, token, row.logprobs or 0))
-
-
-def _batch(step: Step) -> Batch:
-    """The step's tokens by ascending sequence id, the order that split streams need."""
-    batch = Batch([], [], [], [])
-    parts: list[tuple[int, int, Piece | None]] = [(p.row.slot, p.row.filled, p) for p in step.pieces]
-    parts += [(slot, position, None) for slot, position in step.dummies]
-    for slot, position, piece in sorted(parts, key=itemgetter(0)) if step.dummies else parts:
-        if piece:
-            _add(batch, piece.row.pending(piece.count), position, slot, piece.wants)
-        else:
-            _add(batch, [0], position, slot, 0)
-    return batch
-
-
-def _add(batch: Batch, tokens: list[int], position: int, sequence: int, wants: int) -> None:
-    batch.tokens.extend(tokens)
-    batch.positions.extend(range(position, position + len(tokens)))
-    batch.sequence_ids.extend([sequence] * len(tokens))
-    batch.wants_logits.extend([False] * (len(tokens) - wants) + [True] * wants)

@@ -84,6 +84,14 @@ class Batch:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def add(self, sequence: int, position: int, tokens: list[int], wants: int) -> None:
+        """More tokens of a sequence, from `position` on. wants: after how many of them, the last ones,
+        logits are wanted."""
+        self.tokens.extend(tokens)
+        self.positions.extend(range(position, position + len(tokens)))
+        self.sequence_ids.extend([sequence] * len(tokens))
+        self.wants_logits.extend([False] * (len(tokens) - wants) + [True] * wants)
+
 
 class GenerativeModel(Protocol):
     """A causal model with a KV cache of `cells` cells for `max_sequences` sequences."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pipeline.engine.cells import Cells
 from pipeline.engine.sequence import Sequence, State
 from pipeline.engine.slot import SHORTEST_SHARE, Share, Slot
+from pipeline.engine.step import Piece, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,35 +26,6 @@ class Limits:
     batch: int
     mixed: int
     outputs: int
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """`count` pending tokens of a row. wants: after how many of them, the last ones, logits are wanted."""
-
-    row: Sequence
-    count: int
-    wants: int = 0
-
-    @property
-    def samples(self) -> bool:
-        """The row's next token is sampled after it."""
-        return self.row.filled + self.count == self.row.length
-
-
-@dataclass(slots=True)
-class Step:
-    """One decode call. dummies: free sequences that get a throw-away token, and its position."""
-
-    pieces: list[Piece] = field(default_factory=list)
-    dummies: list[tuple[int, int]] = field(default_factory=list)
-
-    def half(self) -> Step | None:
-        """The first half of the step, None where nothing smaller is left."""
-        if len(self.pieces) > 1:
-            return Step(self.pieces[: len(self.pieces) // 2])
-        row, count = self.pieces[0].row, self.pieces[0].count // 2
-        return Step([Piece(row, count, count if row.echo else 0)]) if count else None
 
 
 class Scheduler:
