@@ -36,18 +36,25 @@ def test_rows_without_a_key_are_all_their_own():
     assert all(claims.claim(None)[1] for _ in range(3))
 
 
-def test_a_forgotten_key_is_owned_anew_and_so_is_one_long_unused():
-    claims: Claims[int] = Claims(kept=2)
-    assert [claims.claim(name)[1] for name in (b"a", b"b", b"a", b"c", b"a", b"b")] == [
-        True,
-        True,
-        False,
-        True,
-        False,
-        True,
-    ]
+def test_a_forgotten_key_is_owned_anew():
+    claims: Claims[int] = Claims()
+    claims.claim(b"a")
     claims.forget(b"a")
     assert claims.claim(b"a")[1]
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 5)), max_size=40), st.integers(5, 12))
+def test_known_answers_stay_while_there_is_room_and_the_longest_unused_go_first(asked, room):
+    claims: Claims[int] = Claims(room)
+    kept: dict[int, int] = {}
+    for number, size in asked:
+        _, mine = claims.claim(bytes([number]))
+        assert mine == (number not in kept)
+        if mine:
+            claims.keep(bytes([number]), size)
+        kept[number] = kept.pop(number, size)
+        while sum(kept.values()) > room:
+            del kept[next(iter(kept))]
 
 
 def test_many_threads_share_one_answer():

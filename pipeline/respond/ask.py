@@ -29,6 +29,12 @@ class Answer:
     choices: tuple[Generation, ...]
     labels: dict[str, float] | None = None
 
+    @property
+    def size(self) -> int:
+        """About how many numbers it holds."""
+        likeliest = (len(place.top) for choice in self.choices for place in choice.logprobs)
+        return sum(choice.completion_tokens for choice in self.choices) + 4 * sum(likeliest) + 64
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:

@@ -119,6 +119,8 @@ class GenerativeResponder:
     def _settle(self, job: _Job, result: Result) -> None:
         if isinstance(result, RowError):  # Another try may fare better.
             self._claims.forget(job.key)
+        else:
+            self._claims.keep(job.key, result.size)
         job.result.set_result(result)
 
     def _ask(self, row: Row) -> Ask:

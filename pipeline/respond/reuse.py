@@ -9,18 +9,21 @@ from typing import Generic, TypeVar
 
 Answer = TypeVar("Answer")
 
-_KEPT = 4096
+_ROOM = 2_000_000
 
 
 class Claims(Generic[Answer]):
-    """Answers by key, those of the last `kept` keys. Safe for several threads.
+    """Answers by key while there is room; the least recently used go first. Safe for several threads.
 
     Whoever gets a new key has to answer it before waiting for others' answers.
     """
 
-    def __init__(self, kept: int = _KEPT) -> None:
-        self._kept = kept
+    def __init__(self, room: int = _ROOM) -> None:
+        """room: what the sizes of all answers that are kept may add up to."""
+        self._room = room
         self._answers: OrderedDict[bytes, Future[Answer]] = OrderedDict()
+        self._sizes: dict[bytes, int] = {}
+        self._held = 0
         self._lock = threading.Lock()
 
     def claim(self, key: bytes | None) -> tuple[Future[Answer], bool]:
@@ -30,14 +33,25 @@ class Claims(Generic[Answer]):
                 answer: Future[Answer] = Future()
                 if key is not None:
                     self._answers[key] = answer
-                    if len(self._answers) > self._kept:
-                        self._answers.popitem(last=False)
                 return answer, True
             self._answers.move_to_end(key)
             return self._answers[key], False
 
+    def keep(self, key: bytes | None, size: int) -> None:
+        """The answer is known, and later rows may have it."""
+        with self._lock:
+            if key is not None and key in self._answers:
+                self._sizes[key] = size
+                self._held += size
+            while self._held > self._room:
+                self._drop(next(key for key in self._answers if key in self._sizes))
+
     def forget(self, key: bytes | None) -> None:
         """The next row with this key is computed anew."""
         with self._lock:
-            if key is not None:
-                self._answers.pop(key, None)
+            if key is not None and key in self._answers:
+                self._drop(key)
+
+    def _drop(self, key: bytes) -> None:
+        del self._answers[key]
+        self._held -= self._sizes.pop(key, 0)
