@@ -38,12 +38,14 @@ class Ailment:
 class Member:
     """An actor. starting, work, pulsing: calls under way. node: hexadecimal id, "" until it is heard of.
 
-    asked, moved: when it was last asked for life signs, and when it last made progress.
+    asked, moved: when it was last asked for life signs, and when it last made progress. alive: its last
+    life sign was given later than this.
     """
 
     name: str
     actor: Any
     moved: float
+    alive: float
     starting: Any = None
     work: dict[Any, Assignment] = field(default_factory=dict)
     node: str = ""
@@ -88,7 +90,7 @@ class Member:
         return call is self._pulsing
 
     def hear(self, beat: Heartbeat, now: float) -> None:
-        self._pulsing = None
+        self._pulsing, self.alive = None, self._asked
         if not self.node:
             # Until here it may only have waited for a machine with room.
             self.node, self.moved = beat.node, now

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -74,11 +75,14 @@ class RayPool:
         self._failed_starts = self._lost_starts = 0
         self._barren = 0
         self._not_before = 0.0
+        self._memory_full = -math.inf
 
     @property
     def ready(self) -> list[str]:
         """The workers that can take work: those that have started, on machines that will stay."""
-        return [member.name for member in self._staying() if member.starting is None]
+        # Ray kills several at once when memory is full. One of which that isn't known yet must not be
+        # given rows, as it would seem to have died of them.
+        return [member.name for member in self._started() if member.alive >= self._memory_full]
 
     def pulse(self) -> Pulse:
         """The counters of all workers together, those of dead ones included."""
@@ -111,6 +115,9 @@ class RayPool:
     def _staying(self) -> list[Member]:
         return [member for member in self._members.values() if member.node not in self._draining]
 
+    def _started(self) -> list[Member]:
+        return [member for member in self._staying() if member.starting is None]
+
     def _look_around(self) -> None:
         now = self._clock()
         if now - self._looked >= LOOK_EVERY:
@@ -125,7 +132,8 @@ class RayPool:
         for _ in range(missing):
             # Names differ over a job's whole life, so that a late answer can't be mistaken.
             name = f"worker-{next(self._numbers)}"
-            self._members[name] = Member(name, self._actor.remote(self._build, self._slot), self._clock())
+            actor, now = self._actor.remote(self._build, self._slot), self._clock()
+            self._members[name] = Member(name, actor, moved=now, alive=now)
             self._members[name].start()
 
     def _receive(self, member: Member, call: Any) -> Iterator[Event]:
@@ -168,6 +176,8 @@ class RayPool:
                 member.listen(now)
 
     def _lose(self, member: Member, ailment: Ailment) -> Iterator[Event]:
+        if ailment.memory:
+            self._memory_full = self._clock()
         if member.starting is not None:
             self._drop(member)
             self._count_start(ailment)
@@ -195,7 +205,7 @@ class RayPool:
         self._not_before = self._clock() + FIRST_PAUSE * 2 ** min(self._lost_starts, 5)
         if self._failed_starts < STARTS and self._lost_starts < LOST_STARTS:
             return
-        if not self.ready:
+        if not self._started():
             raise WorkersExhausted(
                 f"{self._lost_starts} workers in a row died while starting: {ailment.reason}"
             )
