@@ -12,9 +12,12 @@ from pipeline.engine.sequence import Sequence
 # Below this, taking cells over costs as much as decoding them.
 SHORTEST_SHARE = 16
 # A reproducible prompt is decoded in pieces that end at fixed places, so that whoever shares a beginning
-# has decoded it in the same calls: at control tokens, and at the latest after so many tokens.
+# has decoded it in the same calls: where a turn's text begins, and at the latest after so many tokens.
 LONGEST_PIECE = 64
 SHORTEST_PIECE = 16
+# Tokens between the control token that ends a turn and the next one's text, in the usual templates
+# ("\n<|im_start|>user\n", "<|start_header_id|>user<|end_header_id|>\n\n").
+TURN_HEADER = 4
 
 
 @dataclass(slots=True, eq=False)
@@ -67,9 +70,11 @@ def cuts(tokens: list[int], control: frozenset[int]) -> tuple[int, ...]:
 
     Each place depends on nothing but the tokens before it. control: the ids of control tokens.
     """
-    places, last = [], 0
+    places, last, turn = [], 0, 0
     for at, token in enumerate(tokens[: len(tokens) - SHORTEST_PIECE], 1):
-        if at - last >= (SHORTEST_PIECE if token in control else LONGEST_PIECE):
+        if not turn and token in control and at - last >= SHORTEST_PIECE:
+            turn = at + TURN_HEADER
+        if at == turn or (not turn and at - last >= LONGEST_PIECE):
             places.append(at)
-            last = at
+            last, turn = at, 0
     return tuple(places)
