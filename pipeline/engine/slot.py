@@ -15,6 +15,7 @@ SHORTEST_SHARE = 16
 # has decoded it in the same calls: where a turn's text begins, and at the latest after so many tokens.
 LONGEST_PIECE = 64
 SHORTEST_PIECE = 16
+LAST_PIECE = 8  # at least so many tokens
 # Tokens between the control token that ends a turn and the next one's text, in the usual templates
 # ("\n<|im_start|>user\n", "<|start_header_id|>user<|end_header_id|>\n\n").
 TURN_HEADER = 4
@@ -71,7 +72,7 @@ def cuts(tokens: list[int], control: frozenset[int]) -> tuple[int, ...]:
     Each place depends on nothing but the tokens before it. control: the ids of control tokens.
     """
     places, last, turn = [], 0, 0
-    for at, token in enumerate(tokens[: len(tokens) - SHORTEST_PIECE], 1):
+    for at, token in enumerate(tokens[: len(tokens) - LAST_PIECE], 1):
         if not turn and token in control and at - last >= SHORTEST_PIECE:
             turn = at + TURN_HEADER
         if at == turn or (not turn and at - last >= LONGEST_PIECE):
