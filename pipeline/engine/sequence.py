@@ -87,7 +87,7 @@ class Sequence:
     state: State = State.WAITING
     slot: int = -1
     # The prompt, and what the guide forces behind it: it is decoded before anything is sampled.
-    beginning: NDArray[np.int32] = field(init=False)
+    beginning: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     sampler: Sampler = field(init=False)
     tokens: list[int] = field(default_factory=list)
     # Cells filled so far; tokens [filled:] of prompt + tokens are still to be decoded.
