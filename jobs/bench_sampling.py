@@ -11,7 +11,6 @@ several. Settings and threads take turns; medians over the rounds; the last line
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
 import tempfile
 import time
@@ -55,16 +54,16 @@ Figures = dict[str, dict[str, float]]
 
 def outside_decode(model: LlamaGenerativeModel, params: SamplingParams, samplers: int, tokens: int) -> float:
     """Share of the time outside llama_decode while SLOTS rows generate `tokens` tokens each."""
-    parallel = {"samplers": samplers} if samplers > 1 else {}
     for sequence in range(model.max_sequences):
         model.forget(sequence)
-    engine = Engine(model, slots=SLOTS, **parallel)
+    engine = Engine(model, slots=SLOTS, samplers=samplers)
     draw = np.random.default_rng(2)
     for seed in range(SLOTS):
         prompt = draw.integers(300, WORDS, PROMPT).tolist()
         sampler = partial(new_sampler, replace(params, seed=seed), prompt, model.vocabulary)
         stream = TextStream(model.vocabulary.piece)
-        engine.submit(Sequence(prompt, tokens + 1, sampler, stream, lambda outcome: None))
+        row = Sequence(prompt, tokens + 1, sampler, stream, lambda outcome: None)
+        engine.submit([engine.prepare(row)])
     while engine.busy and engine.counters.completion_tokens < SLOTS:
         engine.step()
     began = replace(engine.counters)
@@ -112,13 +111,12 @@ def thread_counts(threads: int) -> Iterator[tuple[str, int]]:
 
 
 def shares(model: LlamaGenerativeModel, rounds: int, threads: int, tokens: int) -> Figures:
-    able = "samplers" in inspect.signature(Engine).parameters
     return medians(
         rounds,
         {
             (name, how): partial(outside_decode, model, params, count, tokens)
             for name, params in SETTINGS.items()
-            for how, count in thread_counts(threads if able else 1)
+            for how, count in thread_counts(threads)
         },
     )
 
