@@ -23,18 +23,27 @@ from pipeline.model.repack import repacked
 from pipeline.model.requantiser import Requantiser
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
+from pipeline.respond.ask import Answer
 from pipeline.respond.embedding_responder import EmbeddingResponder
 from pipeline.respond.generative_responder import GenerativeResponder
 from pipeline.respond.responders import Responder
+from pipeline.respond.reuse import Elsewhere
 from pipeline.storage import Storage
 from pipeline.worker import Identity, Worker
 
 
-def build_worker(job: JobConfig, fingerprint: Fingerprint, *, threads: int, gpus: float) -> Worker:
+def build_worker(
+    job: JobConfig,
+    fingerprint: Fingerprint,
+    *,
+    threads: int,
+    gpus: float,
+    elsewhere: Elsewhere[Answer] | None = None,
+) -> Worker:
     """A worker on this node. Fetches the model where the node has none yet.
 
     threads: CPUs that the worker may keep busy. gpus: how many it was given, or its share of one.
-    Raises ModelError, ConfigError.
+    elsewhere: what the job's other workers have answered. Raises ModelError, ConfigError.
     """
     _check_gpu(job.engine, gpus)
     model = fetch_model(job.model)
@@ -46,7 +55,7 @@ def build_worker(job: JobConfig, fingerprint: Fingerprint, *, threads: int, gpus
         manifest.note_repack(copy.record)
     identity = Identity(model_id(job, model.path), fingerprint.digest)
     file = LlamaFile(path, gpu_layers(job.engine, on_gpu=gpus > 0))
-    responder = _responder(job, file, identity, threads=threads, gpus=gpus)
+    responder = _responder(job, file, identity, threads=threads, gpus=gpus, elsewhere=elsewhere)
     return Worker(job, identity, manifest, responder)
 
 
@@ -56,7 +65,13 @@ def model_id(job: JobConfig, path: Path) -> str:
 
 
 def _responder(
-    job: JobConfig, file: LlamaFile, identity: Identity, *, threads: int, gpus: float
+    job: JobConfig,
+    file: LlamaFile,
+    identity: Identity,
+    *,
+    threads: int,
+    gpus: float,
+    elsewhere: Elsewhere[Answer] | None,
 ) -> Responder:
     names = frozenset({"local", identity.model_id})
     if is_embedding_model(file.traits):
@@ -68,7 +83,7 @@ def _responder(
         )
     memory = _cache_memory(job.engine, file, threads, gpus)
     settings = fit(job.engine, file.traits, threads=threads, on_gpu=gpus > 0, memory=memory)
-    return _generative(job, LlamaGenerativeModel(file, settings), settings, identity, names)
+    return _generative(job, LlamaGenerativeModel(file, settings), settings, identity, names, elsewhere)
 
 
 def _generative(
@@ -77,6 +92,7 @@ def _generative(
     settings: EngineSettings,
     identity: Identity,
     names: frozenset[str],
+    elsewhere: Elsewhere[Answer] | None,
 ) -> GenerativeResponder:
     engine = Engine(
         model,
@@ -101,6 +117,7 @@ def _generative(
         seconds=job.retry.row_deadline,
         template=template,
         reuse=job.engine.reuse_answers,
+        elsewhere=elsewhere,
     )
 
 

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.actors.answer_board import SharedAnswers
 from pipeline.actors.cluster import Node, Slot, check_room, connected, nodes, share_out
 from pipeline.actors.interrupts import check_interrupted, stoppable
 from pipeline.actors.ray_pool import RayPool
@@ -48,7 +49,10 @@ class JobWorkers:
     def __call__(self, slot: Slot) -> RowWorker:
         from pipeline.build import build_worker
 
-        return build_worker(self.job, self.fingerprint, threads=slot.threads, gpus=slot.gpus)
+        job = self.job
+        several = share_out(job.cluster, nodes())[1] > 1
+        elsewhere = SharedAnswers(self.fingerprint.digest) if several and job.engine.reuse_answers else None
+        return build_worker(job, self.fingerprint, threads=slot.threads, gpus=slot.gpus, elsewhere=elsewhere)
 
 
 Workers = Callable[[JobConfig, Fingerprint], WorkerFactory]

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.actors.answer_board import AnswerBoard
 from pipeline.answer.answers import Answers
 from pipeline.engine.engine import Engine
 from pipeline.engine.fake import FakeModel
@@ -135,3 +136,30 @@ def test_log_probabilities_come_with_their_texts(case):
     assert answer["text"].startswith("ab")
     assert logprobs["token_logprobs"][0] is None
     assert all(value <= 0 for value in logprobs["token_logprobs"][1:])
+
+
+def test_what_another_worker_has_answered_is_not_computed_again():
+    board = AnswerBoard()
+    greedy, other = CHAT | {"temperature": 0}, CHAT | {"temperature": 0, "max_tokens": 3}
+    first, second = Case(elsewhere=board), Case(elsewhere=board)
+    (answer,) = first.ask(greedy)
+    again, once_more, new = second.ask(greedy, greedy, other)
+    assert answer["choices"] == again["choices"] == once_more["choices"]
+    assert [found["reused"] for found in (answer, again, once_more, new)] == [False, True, True, False]
+    decoded = second.decoded
+    assert second.ask(greedy)[0]["reused"]
+    assert second.decoded == decoded
+    for case in (first, second):
+        case.responder.close()
+
+
+def test_rows_are_answered_without_the_others():
+    class Gone:
+        def look(self, keys: Any) -> dict[bytes, Any]:
+            return {}
+
+        def note(self, answers: Any) -> None: ...
+
+    case = Case(elsewhere=Gone())
+    assert [answer["reused"] for answer in case.ask(*[CHAT | {"temperature": 0}] * 2)] == [False, True]
+    case.responder.close()

@@ -7,8 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.actors.answer_board import AnswerBoard
+from pipeline.engine.sequence import Generation
 from pipeline.request.schema import parse_request
-from pipeline.respond.ask import key_of
+from pipeline.respond.ask import Answer, key_of
 from pipeline.respond.reuse import Claims
 
 CHAT = {"messages": [{"role": "user", "content": "hello"}]}
@@ -82,3 +84,11 @@ def test_a_key_is_the_same_whoever_asks_and_differs_with_what_is_asked():
     assert key(temperature=0, user="a", metadata={"x": "1"}) == key(temperature=0)
     asks = [{}, {"max_tokens": 3}, {"stop": "x"}, {"n": 2}, {"guided_choice": ["a", "b"]}, {"logprobs": True}]
     assert len({key(temperature=0, **ask) for ask in asks}) == len(asks)
+
+
+def test_a_board_tells_what_was_noted_and_forgets_the_oldest():
+    answer = Answer((Generation("yes", (1,), "stop", 3, 0),))
+    board = AnswerBoard(room=2 * answer.size)
+    for key in (b"a", b"b", b"c"):
+        board.note({key: answer})
+    assert board.look([b"a", b"b", b"c", b"d"]) == {b"b": answer, b"c": answer}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,7 +19,7 @@ from pipeline.request.rows import Row
 from pipeline.request.schema import ChatRequest, CompletionRequest, EmbeddingRequest
 from pipeline.respond.ask import Answer, Ask, key_of
 from pipeline.respond.responders import Pulse, Record, served
-from pipeline.respond.reuse import Claims
+from pipeline.respond.reuse import Claims, Elsewhere
 from pipeline.text.prompts import PromptBuilder
 
 Result = Answer | RowError
@@ -53,9 +53,11 @@ class GenerativeResponder:
         seconds: float,
         template: str | None = None,
         reuse: bool = True,
+        elsewhere: Elsewhere[Answer] | None = None,
     ) -> None:
         """names: the model's names in requests. context: tokens. seconds: a row's deadline.
-        template: a chat template instead of the model's own. reuse: of equal rows, compute one."""
+        template: a chat template instead of the model's own. reuse: of equal rows, compute one.
+        elsewhere: what other workers of the job have answered."""
         self._runner = runner
         self._vocabulary = vocabulary
         self._prompts = PromptBuilder(vocabulary, context, template)
@@ -64,21 +66,25 @@ class GenerativeResponder:
         self._names = names
         self._seconds = seconds
         self._reuse = reuse
+        self._elsewhere = elsewhere
         self._claims: Claims[Result] = Claims()
         # Rows of a job share their labels.
         self._tree = lru_cache(_TREES)(self._new_tree)
 
     def respond(self, rows: Sequence[Row], attempts: int) -> list[Record]:
         jobs = [self._claim(row) for row in rows]
+        mine = [job for job in jobs if job.mine]
         try:
-            self._compute([job for job in jobs if job.mine])
+            known = self._take_known(mine)
+            self._compute([job for job in mine if job.key not in known])
+            self._tell(job for job in mine if job.key not in known)
         except BaseException as failure:
             for job in jobs:
                 if job.mine and not job.result.done():
                     self._claims.forget(job.key)
                     job.result.set_exception(failure)
             raise
-        return [self._record(job, attempts) for job in jobs]
+        return [self._record(job, attempts, reused=not job.mine or job.key in known) for job in jobs]
 
     def pulse(self) -> Pulse:
         engine = self._runner.engine
@@ -100,6 +106,21 @@ class GenerativeResponder:
         if self._reuse and isinstance(request, ChatRequest | CompletionRequest):
             key = key_of(request)
         return _Job(row, key, *self._claims.claim(key))
+
+    def _take_known(self, jobs: Iterable[_Job]) -> Mapping[bytes, Answer]:
+        """Settles the jobs that another worker has answered."""
+        keys = {job.key: job for job in jobs if job.key is not None}
+        if not self._elsewhere:
+            return {}
+        found = self._elsewhere.look(list(keys))
+        for key, answer in found.items():
+            self._settle(keys[key], answer)
+        return found
+
+    def _tell(self, jobs: Iterable[_Job]) -> None:
+        if self._elsewhere:
+            results = {job.key: job.result.result() for job in jobs if job.key is not None}
+            self._elsewhere.note({k: found for k, found in results.items() if isinstance(found, Answer)})
 
     def _compute(self, jobs: Iterable[_Job]) -> None:
         """Gives each job its result."""
@@ -145,9 +166,9 @@ class GenerativeResponder:
 
         return LabelTree(dict(zip(labels, texts, strict=True)), tokenize, self._vocabulary.end_tokens)
 
-    def _record(self, job: _Job, attempts: int) -> Record:
+    def _record(self, job: _Job, attempts: int, *, reused: bool) -> Record:
         row, result = job.row, job.result.result()
         if isinstance(result, RowError):
             return self._answers.error(row.custom_id, result, attempts)
         write = self._answers.chat if isinstance(row.request, ChatRequest) else self._answers.completion
-        return write(row, result.choices, attempts, result.labels, reused=not job.mine)
+        return write(row, result.choices, attempts, result.labels, reused=reused)

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 Answer = TypeVar("Answer")
 
 _ROOM = 2_000_000
+
+
+class Elsewhere(Protocol[Answer]):
+    """Answers that others have given."""
+
+    def look(self, keys: Sequence[bytes]) -> Mapping[bytes, Answer]:
+        """The answers to those of `keys` that are known."""
+
+    def note(self, answers: Mapping[bytes, Answer]) -> None:
+        """Tells the others."""
 
 
 class Claims(Generic[Answer]):
