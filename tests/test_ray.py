@@ -160,6 +160,23 @@ def test_only_a_row_that_kills_its_workers_is_set_aside(case):
     assert summary.errors == {"worker_crashed": 1}
 
 
+def test_bad_rows_side_by_side_are_all_set_aside(case, monkeypatch):
+    monkeypatch.setattr("pipeline.actors.ray_pool.BARREN_DEATHS", 6)
+    case.shard("s", [*"abc", *["KILL"] * 3])
+    case.run(cluster={"actors": 1}, retry={"max_attempts": 2})
+    assert [row["error"] and row["error"]["code"] for row in case.answers("s")] == [
+        *[None] * 3,
+        *["worker_crashed"] * 3,
+    ]
+
+
+def test_a_job_in_which_every_row_kills_is_given_up(case, monkeypatch):
+    monkeypatch.setattr("pipeline.actors.ray_pool.BARREN_DEATHS", 4)
+    case.shard("s", ["KILL"] * 4)
+    with pytest.raises(WorkersExhausted, match="4 workers in a row died without finishing any rows"):
+        case.run(cluster={"actors": 1}, retry={"max_attempts": 2})
+
+
 def test_failed_rows_are_answered_again_in_place(case, tmp_path):
     case.shard("s", [*(f"row {i}" for i in range(98)), f"KILL UNLESS {tmp_path / 'calm'}", "KILL"])
     case.shard("sound", ["row"])
