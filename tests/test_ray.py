@@ -20,7 +20,7 @@ from pipeline.actors.cluster import Slot
 from pipeline.actors.interrupts import Interrupted
 from pipeline.answer.answers import Answers
 from pipeline.config import JobConfig
-from pipeline.driver import retry_job, run_job
+from pipeline.driver import _manifest, retry_job, run_job
 from pipeline.engine.sequence import Generation
 from pipeline.errors import ConfigError, ModelError, OutputError, StorageError, WorkersExhausted
 from pipeline.model.models import LocalModel
@@ -32,6 +32,7 @@ from pipeline.report.status import status
 from pipeline.report.summary import Summary
 from pipeline.request.rows import Row
 from pipeline.respond.responders import Pulse
+from pipeline.shard.shards import list_shards, plan_shard
 from pipeline.storage import Storage
 from pipeline.worker import Identity, Worker
 
@@ -113,10 +114,12 @@ class Case:
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(table.cast(pa.schema([("custom_id", pa.string()), ("prompt", pa.string())])), path)
 
-    def run(self, workers: Any = Echoes, **settings: Any) -> Summary:
+    def job(self, **settings: Any) -> JobConfig:
         paths = {"input": {"path": str(self.input)}, "output": {"path": str(self.output)}}
-        job = JobConfig.model_validate({"model": {"path": "fake.gguf"}, **paths, **settings})
-        return run_job(job, workers, MODEL)
+        return JobConfig.model_validate({"model": {"path": "fake.gguf"}, **paths, **settings})
+
+    def run(self, workers: Any = Echoes, **settings: Any) -> Summary:
+        return run_job(self.job(**settings), workers, MODEL)
 
     def retry(self) -> Summary:
         return retry_job(recorded_job(Storage.at(str(self.output))), Echoes, MODEL)
@@ -188,6 +191,17 @@ def test_failed_rows_are_answered_again_in_place(case, tmp_path):
     assert [row["status_code"] for row in case.answers("s")] == [200] * 99 + [500]
     assert verify(str(case.output), deep=True).problems == []
     assert (case.output / "responses/sound.parquet").stat().st_mtime_ns == sound
+
+
+def test_a_retry_that_stopped_goes_on_with_the_same_command_as_the_job(case, tmp_path):
+    case.shard("s", ["row", f"KILL UNLESS {tmp_path / 'calm'}"])
+    job = case.job(cluster={"actors": 1}, retry={"max_attempts": 1})
+    manifest = _manifest(job, MODEL, [plan_shard(shard) for shard in list_shards(job.input.path)])
+    assert run_job(job, Echoes, MODEL).totals.failed == 1
+    (tmp_path / "calm").touch()
+    manifest.reopen()
+    assert run_job(job, Echoes, MODEL).totals.failed == 0
+    assert verify(str(case.output), deep=True).problems == []
 
 
 def test_a_job_that_stopped_goes_on_with_what_is_left(case, tmp_path):
