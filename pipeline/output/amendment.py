@@ -38,7 +38,11 @@ class Amendment:
     def finished(self, plan: ShardPlan) -> Tally | None:
         """The shard's tally, where nothing (more) is to be done for it."""
         footer = self._footer(plan)
-        return footer.tally if footer.retry >= self.number or not footer.tally.failed else None
+        return None if footer.awaits(self.number) else footer.tally
+
+    def kept(self, plan: ShardPlan) -> Tally:
+        """What of the shard's tally stays."""
+        return self._footer(plan).kept
 
     def failed(self, plan: ShardPlan) -> list[Chunk]:
         """The ranges of rows with an error, in order."""
@@ -107,9 +111,9 @@ class Amendment:
 
 
 def _amended(old: Footer, fresh: Iterable[Footer], number: int) -> Footer:
-    tally, lengths = replace(old.tally, failed=0), set(old.dimensions)
+    tally, lengths = old.kept, set(old.dimensions)
     for footer in fresh:
-        tally = tally + replace(footer.tally, rows=0)
+        tally += footer.tally
         lengths |= set(footer.dimensions)
     return replace(old, tally=tally, dimensions=tuple(sorted(lengths)), retry=number)
 

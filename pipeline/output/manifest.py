@@ -30,7 +30,7 @@ from pipeline.output.records import (
 )
 from pipeline.shard.assembly import check_table, cover, dimensions, joined, with_vectors, write_table
 from pipeline.shard.footer import Footer
-from pipeline.shard.parquet import parquet_file
+from pipeline.shard.parquet import footer_digest, parquet_file
 from pipeline.shard.shards import Chunk, ShardPlan
 from pipeline.storage import ASIDE, Check, Storage, Write
 from pipeline.tally import Tally
@@ -168,11 +168,22 @@ class Manifest:
             "finished": time.time(),
             "shards": {name: tally.rows for name, tally in tallies.items()},
             "totals": sum(tallies.values(), Tally()).to_dict(),
+            "digests": self._digests(tallies),
             "retry": max([self.retry, *(footer.retry for footer in finished.values())]),
         }
         if note := self._recorded(REPACK):
             done["cpu_repack"] = note
         self._write(SUCCESS, self._record() | done)
+
+    def _digests(self, shards: Iterable[str]) -> dict[str, str]:
+        """What tells each response file from any other that somebody may put in its place."""
+
+        def digest(shard: str) -> tuple[str, str]:
+            with self.output.open_input(response_name(shard)) as file:
+                return shard, footer_digest(file)
+
+        with ThreadPoolExecutor(_READERS) as pool:
+            return dict(pool.map(digest, shards))
 
     def under_way(self) -> int | None:
         """The number of the retry under way, 0 for the job's first run; None where nothing is."""

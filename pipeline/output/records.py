@@ -51,7 +51,7 @@ def read_record(output: Storage, name: str) -> dict[str, Any] | None:
         record = json.loads(output.read_bytes(name))
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise OutputError(f"{output.url}/{name}: not JSON: {error}") from None
     return record if isinstance(record, dict) else {}
 
