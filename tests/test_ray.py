@@ -214,6 +214,14 @@ def test_a_job_that_stopped_goes_on_with_what_is_left(case, tmp_path):
     assert verify(str(case.output)).problems == []
 
 
+def test_an_output_inside_of_its_input_is_not_taken_for_input(case):
+    case.output = case.input / "out"
+    case.shard("s", ["row"])
+    case.run(cluster={"actors": 1})
+    assert case.run().rows == 0
+    assert verify(str(case.output), deep=True).problems == []
+
+
 def test_a_signal_stops_the_job_and_says_how_to_resume(case):
     case.shard("s", [f"STOP {os.getpid()}"])
     before = signal.getsignal(signal.SIGTERM)

@@ -16,7 +16,7 @@ from pipeline.config import JobConfig, make_job
 from pipeline.errors import OutputError
 from pipeline.shard.footer import Footer, read_footer
 from pipeline.shard.parquet import parquet_file
-from pipeline.shard.shards import Chunk, Shard, output_of
+from pipeline.shard.shards import Chunk, Shard, list_shards, output_of
 from pipeline.storage import Storage
 from pipeline.tally import Tally
 
@@ -34,6 +34,12 @@ USAGE_SCHEMA = pa.schema(
     + [(name, pa.int64()) for name in ("completion_tokens", "cached_tokens", "total_tokens", "attempts")]
     + [("seconds", pa.float64())]
 )
+
+
+def input_shards(input_url: str, output: Storage) -> list[Shard]:
+    """As `list_shards`, less the output's own files where it lies inside of the input."""
+    own = (f"{output.address(RESPONSES)}/", output.address(USAGE))
+    return [shard for shard in list_shards(input_url) if not shard.path.startswith(own)]
 
 
 def footer_of(output: Storage, name: str) -> Footer:

@@ -14,12 +14,21 @@ import pyarrow.parquet as pq
 from pipeline.config import RequestConfig
 from pipeline.errors import InputError, JobError, OutputError
 from pipeline.output.fingerprint import Fingerprint
-from pipeline.output.records import RESPONSES, SUCCESS, USAGE, USAGE_SCHEMA, WORK, read_record, response_name
+from pipeline.output.records import (
+    RESPONSES,
+    SUCCESS,
+    USAGE,
+    USAGE_SCHEMA,
+    WORK,
+    input_shards,
+    read_record,
+    response_name,
+)
 from pipeline.request.rows import RowReader, records
 from pipeline.shard.footer import Footer, check_counts, read_footer
 from pipeline.shard.parquet import footer_digest, parquet_file
 from pipeline.shard.shard_reader import ShardReader
-from pipeline.shard.shards import Shard, ShardPlan, chunks, list_shards, plan_shard
+from pipeline.shard.shards import Shard, ShardPlan, chunks, plan_shard
 from pipeline.storage import Storage
 from pipeline.tally import Tally
 
@@ -136,7 +145,7 @@ class _Verification:
                 self._note(f"{SUCCESS}: names no input to compare with")
             return
         try:
-            shards = {shard.name: shard for shard in list_shards(url)}
+            shards = {shard.name: shard for shard in input_shards(url, self.output)}
         except JobError as error:
             if deep:
                 self._note(f"the input can't be read: {error}")

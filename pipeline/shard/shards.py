@@ -149,8 +149,7 @@ def _named(pattern: str) -> list[Shard]:
 
 
 def _shard(folder: Storage, name: str, entry: Entry) -> Shard:
-    path = folder.path(name)
-    return Shard(name, path if folder.local else folder.fs.unstrip_protocol(path), entry.size, entry.stamp)
+    return Shard(name, folder.address(name), entry.size, entry.stamp)
 
 
 def _is_data(name: str) -> bool:
