@@ -360,6 +360,23 @@ def test_a_job_whose_record_is_lost_goes_on_with_what_is_committed(output: Stora
     assert set(again.finished_chunks("a/x.parquet")) == {Chunk("a/x.parquet", 0, 4)}
 
 
+@pytest.mark.parametrize("place", [0.3, 0.9, 1.0])
+def test_a_damaged_chunk_is_named_and_its_answers_are_never_taken(output: Storage, place: float) -> None:
+    """place: of the damage, as a part of the file."""
+    shard = plan(300)
+    manifest = begun(output, shard)
+    commit(manifest, Chunk(shard.shard.name, 0, 256))
+    commit(manifest, Chunk(shard.shard.name, 256, 300))
+    name = "_work/chunks/a/x.parquet/0-256.parquet"
+    data = bytearray(output.read_bytes(name))
+    at = int(place * len(data)) - 9
+    data[at : at + 9] = bytes(9)
+    output.replace(name, bytes(data))
+    with pytest.raises(OutputError, match=r"0-256\.parquet: .*; remove it, and nightherd run"):
+        manifest.commit_shard(shard)
+    assert not output.exists("responses/a/x.parquet")
+
+
 def test_a_response_that_went_missing_is_named_and_can_be_done_again(output: Storage) -> None:
     shards = [plan(10), plan(5, "y.parquet")]
     manifest = begun(output, *shards)

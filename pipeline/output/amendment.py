@@ -13,10 +13,9 @@ import pyarrow.compute as pc
 
 from pipeline.errors import JobError, OutputError
 from pipeline.output.manifest import Manifest
-from pipeline.output.records import chunk_folder, chunk_name, response_name
+from pipeline.output.records import answers_of, chunk_folder, chunk_name, response_name
 from pipeline.shard.assembly import check_table, cover, with_vectors, write_table
 from pipeline.shard.footer import Footer
-from pipeline.shard.parquet import parquet_file
 from pipeline.shard.shard_reader import ParquetRows
 from pipeline.shard.shards import Chunk, ShardPlan
 from pipeline.tally import Tally
@@ -46,8 +45,8 @@ class Amendment:
 
     def failed(self, plan: ShardPlan) -> list[Chunk]:
         """The ranges of rows with an error, in order."""
-        with self.manifest.output.open_input(response_name(plan.shard)) as file:
-            status = parquet_file(file).read(columns=["status_code"], use_threads=False).column(0)
+        with answers_of(self.manifest.output, response_name(plan.shard)) as parquet:
+            status = parquet.read(columns=["status_code"], use_threads=False).column(0)
         bad = np.flatnonzero(np.asarray(pc.not_equal(status, 200)))
         breaks = [0, *(np.flatnonzero(np.diff(bad) > 1) + 1).tolist(), len(bad)]
         return [

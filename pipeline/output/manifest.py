@@ -19,6 +19,7 @@ from pipeline.output.records import (
     SUCCESS,
     USAGE,
     WORK,
+    answers_of,
     chunk_folder,
     chunk_name,
     footer_of,
@@ -30,7 +31,7 @@ from pipeline.output.records import (
 )
 from pipeline.shard.assembly import check_table, cover, dimensions, joined, with_vectors, write_table
 from pipeline.shard.footer import Footer
-from pipeline.shard.parquet import footer_digest, parquet_file
+from pipeline.shard.parquet import footer_digest
 from pipeline.shard.shards import Chunk, ShardPlan
 from pipeline.storage import ASIDE, Check, Storage, Write
 from pipeline.tally import Tally
@@ -315,9 +316,9 @@ class Manifest:
         return footer
 
     def table(self, name: str) -> pa.Table:
-        """All of a file's rows."""
-        with self.output.open_input(name) as file:
-            return parquet_file(file).read(use_threads=False)
+        """All of a file's rows; as `answers_of`."""
+        with answers_of(self.output, name) as parquet:
+            return parquet.read(use_threads=False)
 
 
 def _retry(record: Mapping[str, Any]) -> int:

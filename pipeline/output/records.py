@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, BinaryIO
 
@@ -42,13 +43,22 @@ def input_shards(input_url: str, output: Storage) -> list[Shard]:
     return [shard for shard in list_shards(input_url) if not shard.path.startswith(own)]
 
 
-def footer_of(output: Storage, name: str) -> Footer:
-    """The footer of a file of the output. Raises OutputError naming the file, FileNotFoundError."""
+@contextmanager
+def answers_of(output: Storage, name: str) -> Iterator[pq.ParquetFile]:
+    """A file of answers. What is broken in it raises an OutputError that names it; FileNotFoundError."""
     with output.open_input(name) as file:
         try:
-            return read_footer(parquet_file(file))
-        except (OutputError, pa.ArrowException) as error:
-            raise OutputError(f"{output.url}/{name}: {error}") from error
+            yield parquet_file(file, checked=True)
+        except (OutputError, pa.ArrowException, OSError) as error:
+            raise OutputError(
+                f"{output.url}/{name}: {error}; remove it, and nightherd run answers its rows again"
+            ) from error
+
+
+def footer_of(output: Storage, name: str) -> Footer:
+    """The footer of a file of answers; as `answers_of`."""
+    with answers_of(output, name) as parquet:
+        return read_footer(parquet)
 
 
 def read_record(output: Storage, name: str) -> dict[str, Any] | None:
