@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import JobConfig
 from pipeline.errors import OutputError
+from pipeline.files.input_file import InputFile
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
 from pipeline.output.records import SUCCESS, read_record
@@ -375,6 +376,19 @@ def test_a_damaged_chunk_is_named_and_its_answers_are_never_taken(output: Storag
     with pytest.raises(OutputError, match=r"0-256\.parquet: .*; remove it, and nightherd run"):
         manifest.commit_shard(shard)
     assert not output.exists("responses/a/x.parquet")
+
+
+def test_a_chunk_that_goes_while_it_is_read_is_absent_not_damaged(
+    output: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = begun(output, plan(300))
+    commit(manifest, Chunk("a/x.parquet", 0, 256))
+
+    def gone(file: InputFile, count: int) -> bytes:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(InputFile, "_whole", gone)
+    assert manifest.finished_chunks("a/x.parquet") == {}
 
 
 def test_a_response_that_went_missing_is_named_and_can_be_done_again(output: Storage) -> None:

@@ -49,6 +49,8 @@ def answers_of(output: Storage, name: str) -> Iterator[pq.ParquetFile]:
     with output.open_input(name) as file:
         try:
             yield parquet_file(file, checked=True)
+        except FileNotFoundError:
+            raise
         except (OutputError, pa.ArrowException, OSError) as error:
             raise OutputError(
                 f"{output.url}/{name}: {error}; remove it, and nightherd run answers its rows again"
