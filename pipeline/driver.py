@@ -20,11 +20,11 @@ from pipeline.model.models import LocalModel, fetch_model
 from pipeline.output.amendment import Amendment
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
-from pipeline.output.records import response_name
+from pipeline.output.records import input_shards, response_name
 from pipeline.report.summary import Summary, error_counts
 from pipeline.run import FIRST_ROWS, Run
 from pipeline.screen import JobScreen
-from pipeline.shard.shards import CHUNK_ROWS, Shard, ShardPlan, list_shards, plan_shard
+from pipeline.shard.shards import CHUNK_ROWS, Shard, ShardPlan, plan_shard
 from pipeline.storage import Storage
 from pipeline.tally import Tally
 from pipeline.worker import check_input
@@ -82,7 +82,7 @@ def _drive(
 ) -> Summary:
     job = anchored(job)
     began = time.monotonic()
-    shards = list_shards(job.input.path)
+    shards = input_shards(job.input.path, Storage.at(job.output.path))
     model = model or fetch_model(job.model)
     with ExitStack() as stack:
         if len(shards) > PLANNED_HERE:
@@ -92,27 +92,33 @@ def _drive(
         manifest = _manifest(job, model, plans)
         run = Run(job.retry, plans, manifest, check_interrupted)
         commit = open_output(manifest, run)
-        if commit:
-            if not run.idle:
-                local = stack.enter_context(_on_ray())
-                _work(job, run, manifest, workers(job, manifest.fingerprint), commit, local)
-            manifest.finish(plans)
+        if commit and not run.idle:
+            local = stack.enter_context(_on_ray())
+            _work(job, run, manifest, workers(job, manifest.fingerprint), commit, local)
+        manifest.finish(plans)
     summary = _summary(job, plans, manifest, run.tally, time.monotonic() - began)
     print(summary)
     return summary
 
 
 def _begin(manifest: Manifest, run: Run) -> Commit | None:
-    """None where the job is finished already."""
+    """None where the job is finished already. A retry that was stopped goes on."""
     if manifest.begin():
         return None
+    if manifest.retry:
+        return _amend(manifest, run)
     manifest.output.sweep()
     run.take_stock()
     return manifest.commit_shard
 
 
 def _reopen(manifest: Manifest, run: Run) -> Commit:
-    amendment = Amendment(manifest, manifest.reopen())
+    manifest.reopen()
+    return _amend(manifest, run)
+
+
+def _amend(manifest: Manifest, run: Run) -> Commit:
+    amendment = Amendment(manifest, manifest.retry)
     manifest.output.sweep()
     run.take_failed(amendment)
     return amendment.commit

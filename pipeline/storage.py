@@ -74,6 +74,11 @@ class Storage:
     def path(self, name: str) -> str:
         return f"{self.root}/{name}" if name else self.root
 
+    def address(self, name: str) -> str:
+        """Where a file is, for `around`."""
+        path = self.path(name)
+        return path if self.local else str(self.fs.unstrip_protocol(path))
+
     def list(self, below: str = "") -> dict[str, Entry]:
         """All files at any depth under the folder `below`, in the order of names; {} if it is absent."""
         return self._list(below, None)
@@ -208,7 +213,8 @@ class Storage:
         if not self.local:
             return temporary_folder()
         folder = Path(self.path(ASIDE))
-        folder.mkdir(parents=True, exist_ok=True)
+        with _may_be_cleared():
+            folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def _put_local(self, aside: Path, path: str, overwrite: bool) -> bool:

@@ -19,6 +19,7 @@ from pipeline.output.records import (
     SUCCESS,
     USAGE,
     WORK,
+    answers_of,
     chunk_folder,
     chunk_name,
     footer_of,
@@ -30,7 +31,7 @@ from pipeline.output.records import (
 )
 from pipeline.shard.assembly import check_table, cover, dimensions, joined, with_vectors, write_table
 from pipeline.shard.footer import Footer
-from pipeline.shard.parquet import parquet_file
+from pipeline.shard.parquet import footer_digest
 from pipeline.shard.shards import Chunk, ShardPlan
 from pipeline.storage import ASIDE, Check, Storage, Write
 from pipeline.tally import Tally
@@ -47,6 +48,7 @@ class Manifest:
     """The commits of one job in one output folder. Safe for many processes at once: the first commit wins.
 
     about: facts for the records that results don't depend on (name, input, model ...), JSON values.
+    retry: the number of the retry that was found under way, or begun; 0 for the job's first run.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Manifest:
         self.fingerprint = fingerprint
         self._digest = fingerprint.digest
         self._about = dict(about or {})
+        self.retry = 0
 
     def begin(self) -> bool:
         """Claims the output for this job; True if the job is already finished there.
@@ -68,9 +71,12 @@ class Manifest:
             self.output.remove_tree(WORK)
             return True
         if not self._recorded(RECORD):
-            self._refuse_strangers()
-            self._write(RECORD, self._record())
-        self._compare(self._recorded(RECORD) or {})
+            self._write(RECORD, self._record() | {"retry": self._found()})
+        begun = self._recorded(RECORD)
+        if begun is None:  # Another driver has just finished the job.
+            return self.begin()
+        self._compare(begun)
+        self.retry = _retry(begun)
         return False
 
     def reopen(self) -> int:
@@ -79,22 +85,24 @@ class Manifest:
         A retry that was stopped keeps its number. Raises OutputError where there is no finished job.
         """
         finished, begun = self._recorded(SUCCESS), self._recorded(RECORD)
-        if not finished:
-            if not begun or not begun.get("retry"):
-                raise OutputError(f"output {self.output.url}: the job isn't finished: nightherd run ends it")
-            self._compare(begun)
-            return int(begun["retry"])
-        self._compare(finished)
-        self.output.remove_tree(WORK)
-        number = int(finished.get("retry", 0)) + 1
-        # In this order: at every moment one of the two is there.
-        self._write(RECORD, self._record() | {"retry": number})
-        self.output.remove(SUCCESS)
-        return number
+        if finished:
+            self._compare(finished)
+            self._whole()
+            self.retry = _retry(finished) + 1
+            # In this order: at every moment one of the two is there.
+            record = self._record() | {"retry": self.retry}
+            self.output.overwrite(RECORD, lambda file: write_record(file, record))
+            self.output.remove(SUCCESS)
+            return self.retry
+        if not begun or not _retry(begun):
+            raise OutputError(f"output {self.output.url}: the job isn't finished: nightherd run ends it")
+        self._compare(begun)
+        self.retry = _retry(begun)
+        return self.retry
 
     def finished_shards(self) -> dict[str, Tally]:
         """The name and the tally of every shard that is committed, from one listing and the footers."""
-        return {f.shard: f.tally for f in self._footers(self.output.list(RESPONSES))}
+        return {name: footer.tally for name, footer in self._responses().items()}
 
     def finished_chunks(self, shard: str, retry: int = 0) -> dict[Chunk, Tally]:
         """The committed chunks of a shard that isn't committed yet; no row is in two of them."""
@@ -143,23 +151,64 @@ class Manifest:
     def finish(self, plans: Sequence[ShardPlan]) -> Tally:
         """Writes usage.parquet, then _SUCCESS, then clears the work folder; the job's totals.
 
-        Raises OutputError where a shard is missing, or has other rows than its input, or is unknown.
+        A job that is finished already stays as it is. Raises OutputError where a shard is missing, or has
+        other rows than its input, or is unknown, and where another command has begun to retry the job.
         """
-        finished = self.finished_shards()
-        rows = {plan.shard.name: plan.rows for plan in plans}
-        wrong = [n for n in sorted(rows.keys() | finished.keys()) if _rows(finished, n) != rows.get(n)]
-        if wrong:
-            shown = (f"{n} ({_rows(finished, n)} of {rows.get(n)} rows)" for n in wrong[:_SHOWN])
-            raise OutputError(f"output {self.output.url}: not every shard is committed: {', '.join(shown)}")
-        totals = sum((finished[name] for name in rows), Tally())
-        self.output.replace(USAGE, usage_bytes({name: finished[name] for name in rows}))
-        retry = (self._recorded(RECORD) or {}).get("retry", 0)
-        done = {"finished": time.time(), "shards": rows, "totals": totals.to_dict(), "retry": retry}
+        finished = self._whole()
+        if not self._recorded(SUCCESS):
+            self._succeed({plan.shard.name: finished[plan.shard.name] for plan in plans})
+        self.output.remove_tree(WORK)
+        return sum((footer.tally for footer in finished.values()), Tally())
+
+    def _succeed(self, finished: Mapping[str, Footer]) -> None:
+        if self.under_way() not in (None, self.retry):
+            raise OutputError(f"output {self.output.url}: its failed rows are being retried by now")
+        tallies = {name: footer.tally for name, footer in finished.items()}
+        self.output.replace(USAGE, usage_bytes(tallies))
+        done = {
+            "finished": time.time(),
+            "shards": {name: tally.rows for name, tally in tallies.items()},
+            "totals": sum(tallies.values(), Tally()).to_dict(),
+            "digests": self._digests(tallies),
+            "retry": max([self.retry, *(footer.retry for footer in finished.values())]),
+        }
         if note := self._recorded(REPACK):
             done["cpu_repack"] = note
         self._write(SUCCESS, self._record() | done)
-        self.output.remove_tree(WORK)
-        return totals
+
+    def _digests(self, shards: Iterable[str]) -> dict[str, str]:
+        """What tells each response file from any other that somebody may put in its place."""
+
+        def digest(shard: str) -> tuple[str, str]:
+            with self.output.open_input(response_name(shard)) as file:
+                return shard, footer_digest(file)
+
+        with ThreadPoolExecutor(_READERS) as pool:
+            return dict(pool.map(digest, shards))
+
+    def under_way(self) -> int | None:
+        """The number of the retry under way, 0 for the job's first run; None where nothing is."""
+        begun = self._recorded(RECORD)
+        return None if begun is None else _retry(begun)
+
+    def _whole(self) -> dict[str, Footer]:
+        """The footers of all shards. Raises OutputError where one is missing, unknown, or not its input's."""
+        found = self._responses()
+        if wrong := self._wrong(found):
+            raise OutputError(
+                f"output {self.output.url}: not every shard is committed: {', '.join(wrong[:_SHOWN])}; where "
+                f"{SUCCESS} says otherwise, remove it, and nightherd run does what is missing"
+            )
+        return found
+
+    def _wrong(self, found: Mapping[str, Footer]) -> list[str]:
+        rows = {name: shard["rows"] for name, shard in self.fingerprint.record["input"].items()}
+        has = {name: footer.tally.rows for name, footer in found.items()}
+        names = sorted(rows.keys() | has.keys())
+        return [f"{n} ({has.get(n)} of {rows.get(n)} rows)" for n in names if has.get(n) != rows.get(n)]
+
+    def _responses(self) -> dict[str, Footer]:
+        return {footer.shard: footer for footer in self._footers(self.output.list(RESPONSES))}
 
     def _record(self) -> dict[str, Any]:
         facts = {"fingerprint": self._digest, "record": self.fingerprint.record, "versions": versions()}
@@ -190,13 +239,22 @@ class Manifest:
             )
         )
 
-    def _refuse_strangers(self) -> None:
-        ours = (f"{ASIDE}/", PROGRESS)
-        for name in self.output.list():
-            if not name.startswith((".", *ours)):
-                raise OutputError(
-                    f"output {self.output.url} holds {name}, but no record of a job; choose an empty folder"
-                )
+    def _found(self) -> int:
+        """The number of the retry to go on with, as far as what lies there without a record tells.
+
+        Raises OutputError where that is anything but this job's answers."""
+        names = [name for name in self.output.list() if not name.startswith((".", f"{ASIDE}/"))]
+        own = [n for n in names if n.startswith((f"{RESPONSES}/", f"{WORK}/")) and n.endswith(".parquet")]
+        known = {*own, PROGRESS, RECORD, REPACK, *((USAGE, SUCCESS) if own else ())}
+        if strangers := [name for name in names if name not in known]:
+            raise OutputError(
+                f"output {self.output.url} holds {strangers[0]}, but no record of a job; "
+                "choose an empty folder"
+            )
+        self._footers(own)
+        found = self._responses()
+        # Where shards are missing, the job's first run has to go on; a retry is of whole jobs.
+        return 0 if self._wrong(found) else max((footer.retry for footer in found.values()), default=0)
 
     def _respond(self, plan: ShardPlan, parts: Iterable[str], footer: Footer) -> None:
         names = list(parts)
@@ -258,13 +316,13 @@ class Manifest:
         return footer
 
     def table(self, name: str) -> pa.Table:
-        """All of a file's rows."""
-        with self.output.open_input(name) as file:
-            return parquet_file(file).read(use_threads=False)
+        """All of a file's rows; as `answers_of`."""
+        with answers_of(self.output, name) as parquet:
+            return parquet.read(use_threads=False)
 
 
-def _rows(tallies: Mapping[str, Tally], name: str) -> int | None:
-    return tallies[name].rows if name in tallies else None
+def _retry(record: Mapping[str, Any]) -> int:
+    return int(record.get("retry", 0))
 
 
 def _chunk(footer: Footer) -> Chunk:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, BinaryIO
 
@@ -16,7 +17,7 @@ from pipeline.config import JobConfig, make_job
 from pipeline.errors import OutputError
 from pipeline.shard.footer import Footer, read_footer
 from pipeline.shard.parquet import parquet_file
-from pipeline.shard.shards import Chunk, Shard, output_of
+from pipeline.shard.shards import Chunk, Shard, list_shards, output_of
 from pipeline.storage import Storage
 from pipeline.tally import Tally
 
@@ -36,13 +37,30 @@ USAGE_SCHEMA = pa.schema(
 )
 
 
-def footer_of(output: Storage, name: str) -> Footer:
-    """The footer of a file of the output. Raises OutputError naming the file, FileNotFoundError."""
+def input_shards(input_url: str, output: Storage) -> list[Shard]:
+    """As `list_shards`, less the output's own files where it lies inside of the input."""
+    own = (f"{output.address(RESPONSES)}/", output.address(USAGE))
+    return [shard for shard in list_shards(input_url) if not shard.path.startswith(own)]
+
+
+@contextmanager
+def answers_of(output: Storage, name: str) -> Iterator[pq.ParquetFile]:
+    """A file of answers. What is broken in it raises an OutputError that names it; FileNotFoundError."""
     with output.open_input(name) as file:
         try:
-            return read_footer(parquet_file(file))
-        except (OutputError, pa.ArrowException) as error:
-            raise OutputError(f"{output.url}/{name}: {error}") from error
+            yield parquet_file(file, checked=True)
+        except FileNotFoundError:
+            raise
+        except (OutputError, pa.ArrowException, OSError) as error:
+            raise OutputError(
+                f"{output.url}/{name}: {error}; remove it, and nightherd run answers its rows again"
+            ) from error
+
+
+def footer_of(output: Storage, name: str) -> Footer:
+    """The footer of a file of answers; as `answers_of`."""
+    with answers_of(output, name) as parquet:
+        return read_footer(parquet)
 
 
 def read_record(output: Storage, name: str) -> dict[str, Any] | None:
@@ -51,7 +69,7 @@ def read_record(output: Storage, name: str) -> dict[str, Any] | None:
         record = json.loads(output.read_bytes(name))
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise OutputError(f"{output.url}/{name}: not JSON: {error}") from None
     return record if isinstance(record, dict) else {}
 

@@ -44,8 +44,14 @@ class Status:
 
 
 def status(output_url: str) -> Status:
-    """Raises OutputError where no job has begun."""
-    output = Storage.at(output_url)
+    """Raises OutputError where no job has begun, or its records can't be read."""
+    try:
+        return _status(Storage.at(output_url), output_url)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise OutputError(f"output {output_url}: its records can't be read: {error!r}") from error
+
+
+def _status(output: Storage, output_url: str) -> Status:
     success = read_record(output, SUCCESS)
     if success:
         return _finished(success)
@@ -63,7 +69,9 @@ def _finished(success: Mapping[str, Any]) -> Status:
 
 def _unfinished(output: Storage, record: Mapping[str, Any], progress: Mapping[str, Any]) -> Status:
     shards = record.get("record", {}).get("input", {})
-    committed = [footer_of(output, name).tally for name in output.list(RESPONSES)]
+    retry = record.get("retry", 0)
+    footers = [footer_of(output, name) for name in output.list(RESPONSES)]
+    committed = [footer.kept if footer.awaits(retry) else footer.tally for footer in footers]
     told = Tally.from_dict(progress["tally"]) if progress.get("tally") else Tally()
     tally = max(told, sum(committed, Tally()), key=lambda t: t.rows)
     ago = max(0.0, time.time() - progress["updated"]) if "updated" in progress else None
@@ -72,7 +80,7 @@ def _unfinished(output: Storage, record: Mapping[str, Any], progress: Mapping[st
         state="stopped" if silent else "running",
         rows_done=max(int(progress.get("rows_done", 0)), tally.rows),
         rows_total=sum(shard["rows"] for shard in shards.values()),
-        shards_done=len(committed),
+        shards_done=sum(not footer.awaits(retry) for footer in footers),
         shards_total=len(shards),
         tally=tally,
         rows_per_second=progress.get("rows_per_second"),
