@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.engine.blocks import whole_blocks
 from pipeline.engine.logprobs import TokenLogprob, log_probabilities, token_logprob
 from pipeline.engine.model import GenerativeModel, NoRoom
 from pipeline.engine.scheduler import Limits, Scheduler
 from pipeline.engine.sequence import FinishReason, Outcome, Sampled, Sequence, State
-from pipeline.engine.slot import cuts
-from pipeline.engine.step import Step
+from pipeline.engine.step import Piece, Step
 from pipeline.errors import RowError, WorkerError
 
 # A row, and the logits from which its next token is sampled.
@@ -61,10 +61,12 @@ class Engine:
         self._reproducible = reproducible
         self._skip_forced = skip_forced
         self._pool = ThreadPoolExecutor(samplers, "sampler")
-        self._control = frozenset(filter(model.vocabulary.is_control, range(model.vocabulary.size)))
+        control = filter(model.vocabulary.is_control, range(model.vocabulary.size))
+        self._control = np.fromiter(control, np.int32)
         self._inbox: deque[Sequence] = deque()
         limits = Limits(
             slots=slots,
+            sequences=model.max_sequences,
             cells=model.cells,
             split=model.split,
             batch=model.batch_size,
@@ -114,7 +116,7 @@ class Engine:
         self._scheduler.admit()
         self._settle_cells()
         step = self._scheduler.next_step()
-        if step.pieces:
+        if step.parts:
             self._advance(*self._decode(step))
         self.counters.steps += 1
         self.counters.busy_seconds += time.perf_counter() - began
@@ -132,8 +134,8 @@ class Engine:
         if row.lead and not np.array_equal(row.beginning, row.lead.beginning):
             row.lead.followers -= 1
             row.lead = None
-        if self._reproducible and not row.echo:
-            row.cuts = cuts(row.beginning.tolist(), self._control)
+        if self._reproducible:
+            row.blocks = whole_blocks(row.beginning, self._control)
 
     def _settle_cells(self) -> None:
         """Cells of rows that left are dropped, before others take the same sequence ids."""
@@ -159,8 +161,8 @@ class Engine:
                 step = smaller or self._make_room()
             finally:
                 self.counters.decode_seconds += time.perf_counter() - began
-                for slot, position in step.dummies:
-                    self._model.forget(slot, position)
+                for filler in step.fillers:
+                    self._model.forget(filler.slot, filler.position)
 
     def _make_room(self) -> Step:
         if not self._preempt():
@@ -179,15 +181,17 @@ class Engine:
 
     def _advance(self, step: Step, logits: NDArray[np.float32]) -> None:
         ready, line = [], 0
-        for piece in step.pieces:
-            row, lines = piece.row, logits[line : line + piece.wants]
+        for piece in step.parts:
+            first, line = line, line + piece.outputs
+            if not isinstance(piece, Piece):
+                continue
+            row, lines = piece.row, logits[first + piece.spare : line]
             samples = piece.samples
             if row.echo and row.state is State.PREFILL:
                 _echo(row, lines)
             if row.state is State.PREFILL:
                 self.counters.prompt_tokens += piece.count
             row.filled += piece.count
-            line += piece.wants
             if samples:
                 ready.append((row, lines[-1]))
         self._sample(ready)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass
 
+from pipeline.engine.blocks import block_start
 from pipeline.engine.cells import Cells
 from pipeline.engine.sequence import Sequence, State
 from pipeline.engine.slot import SHORTEST_SHARE, Share, Slot
 from pipeline.engine.step import Piece, Step
+from pipeline.engine.streams import stream_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +18,12 @@ class Limits:
     """What the model can hold and do.
 
     cells: of all sequences together, or of each where `split`. batch: the most tokens of a step, mixed:
-    of one in which some rows generate. outputs: the most logits of a step.
+    of one in which some rows generate, or in each of which the rules of `streams.py` hold. outputs: the
+    most logits of a step. sequences: ids, of which rows use the first `slots`.
     """
 
     slots: int
+    sequences: int
     cells: int
     split: bool
     batch: int
@@ -31,10 +34,9 @@ class Limits:
 class Scheduler:
     """Slots, reserved cells and shared beginnings of one context.
 
-    Sequence ids: 0 to slots - 1 for rows, `slots` for a dummy. A row takes the cells of the longest
-    beginning that it shares with what lies in any slot, or will when the row in it is prefilled.
-    reproducible: every row's tokens must come out the same whatever runs beside it: prompts are decoded
-    alone, piece by piece, generated tokens at least two a call.
+    A row takes the cells of the longest beginning that it shares with what lies in any slot, or will when
+    the row in it is prefilled. reproducible: every row's tokens must come out the same whatever runs beside
+    it; `streams.py` tells how.
     """
 
     def __init__(self, limits: Limits, *, reproducible: bool, share: bool) -> None:
@@ -72,7 +74,14 @@ class Scheduler:
 
     def next_step(self) -> Step:
         """What to decode now; an empty step where nothing runs."""
-        return self._reproducible_step() if self._reproducible else self._mixed_step()
+        if not self._reproducible:
+            return self._mixed_step()
+        return stream_step(
+            (row for row in self.running if row not in self._shares),
+            lambda id: self._slots[id].cells if id < len(self._slots) else 0,
+            streams=self._limits.sequences,
+            tokens=self._limits.mixed,
+        )
 
     def finish(self, row: Sequence) -> None:
         """The row leaves its slot, or the queue."""
@@ -110,7 +119,7 @@ class Scheduler:
             row.filled = length
             row.cached = length if row.cached is None else row.cached
         self._cells.reserve(slot.id, length, row.reserved)
-        slot.row, slot.tokens = row, row.beginning
+        slot.take(row)
         row.slot, row.state = slot.id, State.PREFILL
         self.running[row] = None
         return True
@@ -134,14 +143,10 @@ class Scheduler:
     def _usable(self, row: Sequence, slot: Slot) -> int:
         """How many of the slot's cells a row may take over. The last token of its beginning is decoded by
         the row itself, for the logits after it, unless its lead has them or is about to."""
-        common, whole = slot.common(row.beginning), len(row.beginning)
+        common, whole = slot.common(row), len(row.beginning)
         if common == whole and row.lead and (row.lead.first_logits is not None or slot.row is row.lead):
             return whole
-        common = min(common, whole - 1)
-        if not self._reproducible:
-            return common
-        place = bisect_right(row.cuts, common)
-        return row.cuts[place - 1] if place else 0
+        return block_start(row.blocks, min(common, whole - 1))
 
     def _make_room(self, needed: int, donor: Slot | None, length: int) -> bool:
         """Whether `needed` cells can be had, if need be from what free slots keep."""
@@ -180,39 +185,19 @@ class Scheduler:
         step, room = Step(), self._limits.batch
         for row in rows:
             if room:
-                step.pieces.append(self._piece(row, room))
-                room -= step.pieces[-1].count
+                step.parts.append(self._piece(row, room))
+                room -= step.parts[-1].count
         room = max(0, self._limits.mixed - (self._limits.batch - room))
         outputs = self._limits.outputs - len(rows)
         for row in self._prefills():
             if not room or not outputs:
                 break
-            step.pieces.append(self._piece(row, min(room, outputs) if row.echo else room))
-            room -= step.pieces[-1].count
-            outputs -= step.pieces[-1].wants
+            step.parts.append(self._piece(row, min(room, outputs) if row.echo else room))
+            room -= step.parts[-1].count
+            outputs -= step.parts[-1].outputs
         return step
-
-    def _reproducible_step(self) -> Step:
-        # What a guide forces amid an answer is decoded alone as well.
-        forced = (row for row in self.running if row.state is State.DECODE and row.length - row.filled > 1)
-        if row := next(iter(self._prefills()), None) or next(forced, None):
-            stop = next((cut for cut in row.cuts if cut > row.filled), row.length)
-            most = self._limits.outputs if row.echo else self._limits.batch
-            return Step([self._piece(row, min(stop - row.filled, most))])
-        rows = sorted((row for row in self.running if row.state is State.DECODE), key=lambda row: row.slot)
-        free = _companions([row.slot for row in rows])
-        dummies = [(id, self._slots[id].kept if id < len(self._slots) else 0) for id in free]
-        return Step([Piece(row, 1, 1) for row in rows], dummies)
 
     def _piece(self, row: Sequence, room: int) -> Piece:
         count = min(room, row.length - row.filled)
         last = row.filled + count == row.length
         return Piece(row, count, count if row.echo and row.state is State.PREFILL else int(last))
-
-
-def _companions(slots: list[int]) -> list[int]:
-    """Dummies for rows with no neighbour: llama.cpp computes each run of consecutive sequence ids
-    by itself, and a single token takes other kernels than two."""
-    taken = set(slots)
-    lonely = [slot for slot in slots if slot - 1 not in taken and slot + 1 not in taken]
-    return sorted({slot + 1 for slot in lonely})

@@ -92,8 +92,8 @@ class Sequence:
     tokens: list[int] = field(default_factory=list)
     # Cells filled so far; tokens [filled:] of prompt + tokens are still to be decoded.
     filled: int = 0
-    # Where a reproducible schedule ends the pieces of the beginning, ascending.
-    cuts: tuple[int, ...] = ()
+    # Which tokens of the beginning a reproducible schedule decodes in whole blocks.
+    blocks: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, bool))
     cached: int | None = None
     # Why the row is over before anything was sampled: nothing is to decide, or nothing to sample.
     ended: FinishReason | None = None
@@ -123,6 +123,7 @@ class Sequence:
         self.tokens, self.found_logprobs, self.prompt_logprobs = [], [], []
         self.ended = self._force() or (None if self.max_tokens else "length")
         self.beginning = np.array([*self.prompt, *self.tokens], np.int32)
+        self.blocks = np.zeros(len(self.beginning), bool)
 
     @property
     def length(self) -> int:
@@ -132,6 +133,16 @@ class Sequence:
     def reserved(self) -> int:
         """Cells that the row may come to need; the last sampled token is never decoded."""
         return len(self.prompt) + max(self.max_tokens, len(self.tokens))
+
+    def stretch(self) -> tuple[bool, int]:
+        """Whether the next tokens to decode belong to whole blocks, and how many there are of this kind."""
+        rest = self.blocks[self.filled :]
+        if not rest.any():
+            return False, self.length - self.filled
+        same = rest == rest[0]
+        if not same.all():
+            return bool(rest[0]), int(same.argmin())
+        return True, len(rest)
 
     def pending(self, limit: int) -> list[int]:
         """At most `limit` tokens that still have to be decoded, in order."""

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.config import Auto, EngineConfig
+from pipeline.engine.blocks import BLOCK
 from pipeline.errors import ConfigError
 
-# Sequence ids beside the slots: one for a dummy.
-EXTRA_SEQUENCES = 1
+# Reproducible rows are computed in groups of so many sequences, see `streams.py`.
+_GROUP = 4
 # Logits of one step beside those of rows that generate, for prompts whose every token's are wanted.
 _EXTRA_OUTPUTS = 64
 _BITS = {"f32": 32, "f16": 16, "bf16": 16, "q8_0": 8.5, "q5_1": 6, "q5_0": 5.5, "q4_1": 5, "q4_0": 4.5}
@@ -37,7 +38,8 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """An actor's engine in numbers. sequences: slots and a dummy. outputs: logits of one step.
+    """An actor's engine in numbers. sequences: ids, one for each slot at least. outputs: logits of
+    one step.
 
     cells: of each sequence where `split`, else of all together. context: tokens of one row.
     """
@@ -69,10 +71,14 @@ def fit(
     affordable = int(memory / cell_bytes)
     if config.slots == "auto" and reproducible:
         # Each row has a stream of its own. Where all share their cells, admission counts them instead.
-        slots = max(1, min(slots, affordable // context - EXTRA_SEQUENCES))
-    sequences = slots + EXTRA_SEQUENCES
+        slots = max(1, min(slots, affordable // context))
+        slots -= slots % _GROUP if slots > _GROUP else 0
+    sequences = slots + (-slots % _GROUP if reproducible and slots > _GROUP else 0)
     batch = 2048 if config.batch == "auto" else config.batch
     ubatch = min(batch, 512 if config.ubatch == "auto" else config.ubatch)
+    if reproducible:
+        ubatch = max(ubatch, BLOCK, sequences)
+        batch = max(batch, ubatch)
     return EngineSettings(
         slots=slots,
         sequences=sequences,
@@ -119,6 +125,8 @@ def _reproducible(config: EngineConfig, traits: ModelTraits, on_gpu: bool) -> bo
     reason = None
     if on_gpu:
         reason = "it holds on the CPU only"
+    elif config.flash_attention is False:
+        reason = "it needs engine.flash_attention"
     elif traits.is_recurrent or traits.has_window:
         reason = "it does not hold for recurrent or sliding-window models"
     if config.reproducible is True and reason:

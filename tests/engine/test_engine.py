@@ -72,7 +72,10 @@ def submit(engine: Engine, ask: Ask, outcomes: dict[int, Outcome], at: int, seco
 
 
 def run(model: FakeModel, slots: int, rows: list[Ask]) -> dict[int, Outcome]:
-    engine, outcomes = Engine(model, slots=slots, step_tokens=32, reproducible=model.split), {}
+    engine, outcomes = (
+        Engine(model, slots=slots, step_tokens=64 if model.split else 32, reproducible=model.split),
+        {},
+    )
     for at, ask in enumerate(rows):
         submit(engine, ask, outcomes, at)
     for _ in range(20_000):
@@ -99,7 +102,7 @@ def summary(outcome: Outcome) -> tuple[str, str, int]:
     refused=st.sets(st.integers(1, 200)),
 )
 def test_every_row_gets_the_text_that_it_gets_alone(rows, slots, cells, batch, split, refused):
-    model = FakeModel(cells=cells, split=split, max_sequences=slots + 5, batch_size=batch)
+    model = FakeModel(cells=cells, split=split, max_sequences=slots + 5, batch_size=64 if split else batch)
     running_alone = {1} if split else set()
 
     def fails(_: Batch) -> None:
@@ -118,7 +121,7 @@ def test_every_row_gets_the_text_that_it_gets_alone(rows, slots, cells, batch, s
 @given(rows=st.lists(asks, min_size=2, max_size=10), slots=st.integers(2, 6), split=st.booleans())
 def test_preempted_rows_come_back_with_the_same_text(rows, slots, split):
     model = FakeModel(cells=900, split=split, max_sequences=slots + 5)
-    engine, outcomes = Engine(model, slots=slots, step_tokens=32, reproducible=split), {}
+    engine, outcomes = Engine(model, slots=slots, step_tokens=64 if split else 32, reproducible=split), {}
     for at, ask in enumerate(rows):
         submit(engine, ask, outcomes, at)
     steps = 0

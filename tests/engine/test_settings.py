@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from pipeline.config import EngineConfig
 from pipeline.engine.settings import (
-    EXTRA_SEQUENCES,
     EngineSettings,
     Gpu,
     ModelTraits,
@@ -47,8 +46,8 @@ def test_rows_that_share_their_cells_keep_their_slots_when_memory_is_short(memor
 
 
 def test_streams_are_as_many_as_the_memory_holds():
-    for slots in (5, 16):
-        assert fitted(on_gpu=False, memory=(slots + EXTRA_SEQUENCES) * 4096 * CELL).slots == slots
+    for slots in (1, 3, 8, 16):
+        assert fitted(on_gpu=False, memory=slots * 4096 * CELL).slots == slots
 
 
 @st.composite
