@@ -20,8 +20,6 @@ from pipeline.engine.settings import EngineSettings, ModelTraits
 from pipeline.errors import ModelError, WorkerError
 
 _WARNING = 3  # ggml_log_level: NONE 0, DEBUG 1, INFO 2, WARN 3, ERROR 4, CONT 5
-# Cells of a stream for the throw-away tokens behind a row's own (`streams.py`).
-_FILLERS = 8
 _complaints: deque[str] = deque(maxlen=6)
 
 
@@ -206,7 +204,7 @@ class LlamaBatch:
 def new_context(file: LlamaFile, settings: EngineSettings, *, embedding: bool = False) -> Any:
     """A llama.cpp context as `settings` say. Raises ModelError where it doesn't fit."""
     params = lib.llama_context_default_params()
-    params.n_ctx = (settings.cells + _FILLERS) * settings.sequences if settings.split else settings.cells
+    params.n_ctx = settings.all_cells
     params.n_batch = settings.batch
     params.n_ubatch = settings.ubatch
     params.n_seq_max = settings.sequences

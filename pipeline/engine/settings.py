@@ -56,6 +56,11 @@ class EngineSettings:
     split: bool
     outputs: int
 
+    @property
+    def all_cells(self) -> int:
+        """Cells of the context, those for throw-away tokens behind a stream's own (`streams.py`) as well."""
+        return (self.cells + BLOCK) * self.sequences if self.split else self.cells
+
 
 def fit(
     config: EngineConfig, traits: ModelTraits, *, threads: int, on_gpu: bool, memory: int
@@ -71,7 +76,7 @@ def fit(
     affordable = int(memory / cell_bytes)
     if config.slots == "auto" and reproducible:
         # Each row has a stream of its own. Where all share their cells, admission counts them instead.
-        slots = max(1, min(slots, affordable // context))
+        slots = max(1, min(slots, affordable // (context + BLOCK)))
         slots -= slots % _GROUP if slots > _GROUP else 0
     sequences = slots + (-slots % _GROUP if reproducible and slots > _GROUP else 0)
     batch = 2048 if config.batch == "auto" else config.batch

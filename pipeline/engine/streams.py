@@ -10,12 +10,18 @@ So llama.cpp's CPU backend computes a call (its `split_equal`, `ggml_compute_for
 Hence the rules here. A prompt's tokens are decoded in whole blocks or in fewer than 64 of a stream, by their
 place in the prompt alone (`blocks.py`). All streams of a part get as many tokens, and the part has 8 or more,
 a multiple of 4; fillers make up what lacks. The same holds for the tokens after which logits are wanted.
+Of the calls that the rules allow, the one with the most rows' tokens for its cost is made.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from collections.abc import Sequence as Items
+from dataclasses import dataclass
+from functools import lru_cache
+from math import gcd
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.engine.blocks import BLOCK
 from pipeline.engine.sequence import Sequence, State
@@ -25,105 +31,118 @@ from pipeline.engine.step import Filler, Piece, Step
 _SHORT = 60
 _QUAD = 4
 _LEAST = 8
+# What a call costs beside its tokens, in tokens: measured on small models.
+_OVERHEAD = 5
+# So many different lengths of a part are compared at most.
+_CHOICES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """`count` tokens in each of the sequences from `first` to `last`."""
+
+    first: int
+    last: int
+    count: int
 
 
 def stream_step(rows: Iterable[Sequence], held: Callable[[int], int], *, streams: int, tokens: int) -> Step:
-    """The next call for `rows`, prompts first; an empty step where there are none.
+    """The next call for `rows`; an empty step where there are none.
 
-    held: the cells that a sequence id holds. streams: sequence ids. tokens: the most of a part,
+    held: the cells that a sequence id holds. streams: sequence ids. tokens: the most of a call,
     at least BLOCK and `streams`.
     """
-    ready = {row: row.stretch() for row in sorted(rows, key=lambda row: row.slot)}
-    blocks = {row: count for row, (whole, count) in ready.items() if whole}
-    if blocks:
-        return _longest([_block_part(run, blocks, tokens) for run in _runs(blocks)])
-    prompts = {row: count for row, (_, count) in ready.items() if count > 1 or row.state is State.PREFILL}
-    if prompts:
-        return _longest([_short_part(run, prompts, tokens) for run in _runs(prompts)])
-    parts = [_single_part(lanes, ready, held) for lanes in _lanes(ready, streams)]
-    return Step([part for step in parts for part in step.parts])
+    ready = {row.slot: row for row in rows}
+    if not ready:
+        return Step()
+    echoing = [row for row in ready.values() if row.echo and row.state is State.PREFILL]
+    if echoing:  # All its logits are wanted, and of no other row there is room for any.
+        ready = {echoing[0].slot: echoing[0]}
+    whole, short = np.zeros(streams, int), np.zeros(streams, int)
+    for slot, row in ready.items():
+        in_blocks, count = row.stretch()
+        (whole if in_blocks else short)[slot] = count
+    if whole.any():
+        part = _block_part(whole, BLOCK if echoing else tokens)
+    else:
+        part = _short_part(np.minimum(short, _SHORT), tokens)
+    return _with_outputs(_filled(part, ready, held))
 
 
-def _runs(rows: Iterable[Sequence]) -> list[list[Sequence]]:
-    """Rows in consecutive slots, by themselves where all their tokens' logits are wanted."""
-    runs: list[list[Sequence]] = []
-    for row in rows:
-        if runs and row.slot == runs[-1][-1].slot + 1 and not (row.echo or runs[-1][-1].echo):
-            runs[-1].append(row)
-        else:
-            runs.append([row])
-    return runs
+def _block_part(counts: NDArray[np.int_], tokens: int) -> Part:
+    lengths = [length for length in range(BLOCK, tokens + 1, BLOCK) if length <= counts.max()]
+    return _best(counts, lengths, tokens, fill=False)
 
 
-def _longest(steps: list[Step]) -> Step:
-    return max(steps, key=lambda step: sum(part.count for part in step.parts if isinstance(part, Piece)))
+def _short_part(counts: NDArray[np.int_], tokens: int) -> Part:
+    lengths = np.unique(counts[counts > 0])
+    if len(lengths) > _CHOICES:
+        lengths = lengths[np.linspace(0, len(lengths) - 1, _CHOICES).astype(int)]
+    return _best(counts, lengths.tolist(), tokens, fill=True)
 
 
-def _block_part(run: list[Sequence], counts: dict[Sequence, int], tokens: int) -> Step:
-    run = run[: max(1, tokens // BLOCK)]
-    most = 1 if run[0].echo else max(1, tokens // (BLOCK * len(run)))
-    return _part(run, BLOCK * min(most, *(counts[row] // BLOCK for row in run)))
+def _best(counts: NDArray[np.int_], lengths: list[int], tokens: int, *, fill: bool) -> Part:
+    """The part in which most of the work is the rows'.
+
+    counts: tokens that each sequence has to decode, shape [streams]. lengths: to choose from, ascending.
+    fill: whether a row may have less than the part's length.
+    """
+    best, found = 0.0, Part(0, 0, 0)
+    widths = _widths(len(counts))
+    for length in lengths:
+        sums = np.concatenate([[0], np.cumsum(np.minimum(counts, length))])
+        useful = sums[None, 1:] - sums[:-1, None]
+        sizes = widths * _rounded(len(counts), length)[widths]
+        allowed = (widths > 0) & (sizes <= tokens) & (fill | (useful == sizes))
+        values = np.where(allowed, useful / (sizes + _OVERHEAD), 0)
+        first, last = divmod(int(values.argmax()), len(counts))
+        if values[first, last] > best:
+            best = float(values[first, last])
+            found = Part(first, last, int(_rounded(len(counts), length)[widths[first, last]]))
+    return found
 
 
-def _short_part(run: list[Sequence], counts: dict[Sequence, int], tokens: int) -> Step:
-    count = min(_SHORT, *(counts[row] for row in run))
-    run = run[: max(1, tokens // (count + _QUAD))]
-    return _part(run, _rounded(len(run), count))
+@lru_cache
+def _widths(streams: int) -> NDArray[np.int_]:
+    """How many sequences lie from one to another, shape [streams, streams]; 0 where the other is before."""
+    widths: NDArray[np.int_] = np.subtract.outer(-np.arange(streams), -np.arange(1, streams + 1))
+    return widths.clip(0)
 
 
-def _lanes(rows: Iterable[Sequence], streams: int) -> list[list[int]]:
-    """The runs of sequence ids that the rows' slots fall in, if those are taken four by four."""
-    taken = {row.slot // _QUAD for row in rows}
-    lanes = [lane for lane in range(streams) if lane // _QUAD in taken]
-    runs: list[list[int]] = []
-    for lane in lanes:
-        if runs and lane == runs[-1][-1] + 1:
-            runs[-1].append(lane)
-        else:
-            runs.append([lane])
-    return runs
+@lru_cache(maxsize=1024)
+def _rounded(streams: int, length: int) -> NDArray[np.int_]:
+    """The fewest tokens of each stream, `length` at least, with which a part of 0 to `streams` streams keeps
+    to the rules, shape [streams + 1]."""
+    return np.array([0, *(_fewest(width, length) for width in range(1, streams + 1))])
 
 
-def _single_part(lanes: list[int], rows: Iterable[Sequence], held: Callable[[int], int]) -> Step:
-    """One token of each row in these lanes, and fillers in the others."""
-    by_slot = {row.slot: row for row in rows}
-    count = _rounded(len(lanes), 1)
+def _fewest(streams: int, length: int) -> int:
+    multiple = _QUAD // gcd(_QUAD, streams)
+    least = max(length, -(-_LEAST // streams))
+    return -(-least // multiple) * multiple
+
+
+def _filled(part: Part, rows: dict[int, Sequence], held: Callable[[int], int]) -> Step:
+    """The part's tokens: each row's own as far as they go, and fillers."""
     step = Step()
-    for lane in lanes:
-        row = by_slot.get(lane)
+    for slot in range(part.first, part.last + 1):
+        row, own = rows.get(slot), 0
         if row:
-            step.parts.append(Piece(row, 1, 1))
-        if count > bool(row):
-            fill = count - bool(row)
-            step.parts.append(Filler(lane, row.filled + 1 if row else held(lane), fill, fill))
+            own = min(part.count, row.stretch()[1])
+            last = row.filled + own == row.length
+            echoes = row.echo and row.state is State.PREFILL
+            step.parts.append(Piece(row, own, own if echoes else int(last)))
+        if own < part.count:
+            step.parts.append(Filler(slot, row.filled + own if row else held(slot), part.count - own))
     return step
-
-
-def _part(run: Items[Sequence], count: int) -> Step:
-    """`count` tokens in each row's stream, its own as far as they go."""
-    step = Step()
-    for row in run:
-        own = min(count, row.stretch()[1])
-        last = row.filled + own == row.length
-        step.parts.append(Piece(row, own, own if row.echo and row.state is State.PREFILL else int(last)))
-        if own < count:
-            step.parts.append(Filler(row.slot, row.filled + own, count - own))
-    return _with_outputs(step)
 
 
 def _with_outputs(step: Step) -> Step:
     """The step with further logits, that nobody reads, where their number calls for it."""
     wanted = sum(part.outputs for part in step.parts)
-    lacking = _rounded(1, wanted) - wanted if wanted else 0
+    lacking = _fewest(1, wanted) - wanted if wanted else 0
     for at, part in enumerate(step.parts):
         more = min(lacking, part.count - part.outputs)
         step.parts[at] = part.with_outputs(more)
         lacking -= more
     return step
-
-
-def _rounded(streams: int, count: int) -> int:
-    """The fewest tokens of each stream, `count` at least, with which a part keeps to the rules."""
-    while streams * count < _LEAST or streams * count % _QUAD:
-        count += 1
-    return count

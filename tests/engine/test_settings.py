@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config import EngineConfig
+from pipeline.engine.blocks import BLOCK
 from pipeline.engine.settings import (
     EngineSettings,
     Gpu,
@@ -33,9 +34,8 @@ def fitted(*, on_gpu: bool, memory: int, **engine: object) -> EngineSettings:
 @given(memory=st.integers(0, 1 << 40), on_gpu=st.booleans(), context=st.sampled_from([512, 4096, 32768]))
 def test_the_cache_fits_its_memory_unless_a_single_row_does_not(memory, on_gpu, context):
     settings = fitted(on_gpu=on_gpu, memory=memory, context=context)
-    streams = settings.sequences if settings.split else 1
-    least = context * (settings.sequences if settings.split and settings.slots == 1 else 1)
-    assert settings.cells * streams <= max(least, memory // CELL)
+    least = settings.all_cells if settings.slots == 1 else context
+    assert settings.all_cells <= max(least, memory // CELL)
     assert settings.cells >= context
 
 
@@ -47,7 +47,7 @@ def test_rows_that_share_their_cells_keep_their_slots_when_memory_is_short(memor
 
 def test_streams_are_as_many_as_the_memory_holds():
     for slots in (1, 3, 8, 16):
-        assert fitted(on_gpu=False, memory=slots * 4096 * CELL).slots == slots
+        assert fitted(on_gpu=False, memory=slots * (4096 + BLOCK) * CELL).slots == slots
 
 
 @st.composite
