@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from uuid import UUID
 
 import pyarrow as pa
 import pytest
@@ -46,6 +47,9 @@ def batch(body: Any, url: Any = "/v1/completions", **others: Any) -> dict[str, A
         ({"custom_id": None, "id": "i"}, "i"),
         ({"custom_id": 7}, "7"),
         ({"custom_id": b"c"}, "c"),
+        ({"custom_id": "", "id": "i"}, "i"),
+        ({"custom_id": b""}, "a/b.parquet:3"),
+        ({"custom_id": UUID(int=7)}, "00000000-0000-0000-0000-000000000007"),
         ({"id": 7}, "7"),
         ({"id": 7.5}, "a/b.parquet:3"),
         ({"id": None}, "a/b.parquet:3"),
@@ -288,6 +292,25 @@ def test_arrows_structs_are_read_without_their_null_fields() -> None:
     body = [{"prompt": "Hi", "seed": None}, {"prompt": "Hi", "seed": 5}]
     table = pa.table({"url": ["/v1/completions"] * 2, "body": body})
     assert [request(record).seed for record in records(table, ["url", "body"])] == [None, 5]
+
+
+def test_arrows_maps_are_objects() -> None:
+    text = pa.map_(pa.string(), pa.string())
+    columns = {
+        "messages": pa.array([[{"role": "user", "content": "Hi"}]] * 2, pa.list_(text)),
+        "logit_bias": pa.array([{5: 1.0}, {}], pa.map_(pa.int32(), pa.float64())),
+        "metadata": pa.array([{"a": "b"}, None], text),
+    }
+    first, second = (request(record) for record in records(pa.table(columns), tuple(columns)))
+    assert first == request({"messages": MESSAGES, "logit_bias": {"5": 1.0}, "metadata": {"a": "b"}})
+    assert second == request({"messages": MESSAGES})
+
+
+def test_a_map_that_has_a_key_twice_spoils_its_own_row_only() -> None:
+    column = pa.array([[("a", "b"), ("a", "c")], [("a", "b")]], pa.map_(pa.string(), pa.string()))
+    bad, good = records(pa.table({"prompt": ["Hi"] * 2, "metadata": column}), ["prompt", "metadata"])
+    assert error(bad).param == "metadata"
+    assert request(good).metadata == {"a": "b"}
 
 
 values = st.recursive(
