@@ -138,7 +138,18 @@ def test_a_pass_in_order_opens_each_row_group_once(tmp_path: Path, monkeypatch: 
     with ShardReader(plan) as reader:
         for chunk in chunks(plan):
             reader.read(chunk)
-    assert passes == [[0, 1, 2]]
+    assert passes == [[0], [1], [2]]
+
+
+def test_a_chunk_spans_row_groups_whose_structs_hold_categories(tmp_path: Path) -> None:
+    roles = pa.array(["user", "assistant"] * 150).dictionary_encode()
+    turns = pa.StructArray.from_arrays([roles, pa.array(["Hi"] * 300)], ["role", "content"])
+    messages = pa.ListArray.from_arrays(pa.array(range(301), pa.int32()), turns)
+    pq.write_table(pa.table({"messages": messages}), tmp_path / "x.parquet", row_group_size=100)
+    plan = plan_of(tmp_path / "x.parquet")
+    with ShardReader(plan) as reader:
+        found = [turn for chunk in chunks(plan) for turn in reader.read(chunk).column("messages").to_pylist()]
+    assert found == messages.to_pylist()
 
 
 def test_a_shard_that_shrank_is_an_input_error(tmp_path: Path) -> None:

@@ -67,8 +67,11 @@ class ParquetRows:
         self._begins: list[int] = [0, *accumulate(sizes)]
         first = self._group(start)
         self._schema = parquet.schema_arrow
-        self._batches: Iterator[pa.RecordBatch] = parquet.iter_batches(
-            batch_size=CHUNK_ROWS, row_groups=list(range(first, groups.num_row_groups)), use_threads=False
+        # One after the other: Arrow makes no batch of two groups where a nested column is dictionary-encoded.
+        self._batches: Iterator[pa.RecordBatch] = (
+            batch
+            for group in range(first, groups.num_row_groups)
+            for batch in parquet.iter_batches(batch_size=CHUNK_ROWS, row_groups=[group], use_threads=False)
         )
         self._at = self._begins[first]
         self._held = self._schema.empty_table()
