@@ -40,6 +40,14 @@ def test_a_folder_is_searched_to_its_depths_and_hidden_files_are_skipped(tmp_pat
     assert [s.name for s in list_shards(f"{tmp_path}/")] == ["a/c.parquet", "a/lines.jsonl", "b.parquet"]
 
 
+def test_a_globs_characters_may_stand_in_the_name_of_what_is_there(tmp_path: Path) -> None:
+    for name in ("run[1]/x.parquet", "part[2].parquet", "part2.parquet"):
+        parquet(tmp_path / name)
+    assert [s.name for s in list_shards(f"{tmp_path}/run[1]")] == ["x.parquet"]
+    assert [s.name for s in list_shards(f"{tmp_path}/part[2].parquet")] == ["part[2].parquet"]
+    assert [s.name for s in list_shards(f"{tmp_path}/part[0-9].parquet")] == ["part2.parquet"]
+
+
 def test_one_file_bears_its_own_name(tmp_path: Path) -> None:
     shard = list_shards(str(parquet(tmp_path / "in/x.parquet")))[0]
     assert (shard.name, shard.size) == ("x.parquet", (tmp_path / "in/x.parquet").stat().st_size)

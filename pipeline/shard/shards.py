@@ -106,10 +106,13 @@ def chunks(plan: ShardPlan) -> Iterator[Chunk]:
 def list_shards(input_url: str) -> list[Shard]:
     """The shards of a file, a folder or a glob, in the order of their names.
 
-    In a folder, names that begin with "." or "_" are skipped, and so are files that are neither
-    .parquet nor .jsonl. Raises InputError where there is none, or where two would share one output.
+    What bears a glob's characters in its own name is taken by that name. In a folder, names that begin with
+    "." or "_" are skipped, and so are files that are neither .parquet nor .jsonl. Raises InputError where
+    there is none, or where two would share one output.
     """
-    shards = _named(input_url) if any(c in input_url for c in _MAGIC) else _at(input_url)
+    shards = _at(input_url)
+    if not shards and any(c in input_url for c in _MAGIC):
+        shards = _named(input_url)
     if not shards:
         raise InputError(f"input {input_url}: no {' or '.join(SUFFIXES)} file there")
     outputs: dict[str, str] = {}
