@@ -82,7 +82,7 @@ def _drive(
 ) -> Summary:
     job = anchored(job)
     began = time.monotonic()
-    shards = list_shards(job.input.path)
+    shards = list_shards(job.input.path, job.output.path)
     model = model or fetch_model(job.model)
     with ExitStack() as stack:
         if len(shards) > PLANNED_HERE:

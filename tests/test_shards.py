@@ -40,6 +40,16 @@ def test_a_folder_is_searched_to_its_depths_and_hidden_files_are_skipped(tmp_pat
     assert [s.name for s in list_shards(f"{tmp_path}/")] == ["a/c.parquet", "a/lines.jsonl", "b.parquet"]
 
 
+def test_an_output_within_the_input_is_no_part_of_it(tmp_path: Path) -> None:
+    for name in ("x.parquet", "out/responses/x.parquet", "outer/y.parquet"):
+        parquet(tmp_path / name)
+    for pattern in ("", "/**/*.parquet"):
+        found = list_shards(f"{tmp_path}{pattern}", str(tmp_path / "out"))
+        assert [s.name for s in found] == ["outer/y.parquet", "x.parquet"]
+    # An output that holds all of the input is refused where it begins.
+    assert list_shards(str(tmp_path / "outer"), str(tmp_path))
+
+
 def test_a_globs_characters_may_stand_in_the_name_of_what_is_there(tmp_path: Path) -> None:
     for name in ("run[1]/x.parquet", "part[2].parquet", "part2.parquet"):
         parquet(tmp_path / name)

@@ -116,7 +116,7 @@ class _Verification:
                 self._note(f"{SUCCESS}: names no input to compare with")
             return
         try:
-            shards = {shard.name: shard for shard in list_shards(url)}
+            shards = {shard.name: shard for shard in list_shards(url, self.output.url)}
         except JobError as error:
             if deep:
                 self._note(f"the input can't be read: {error}")

@@ -103,8 +103,10 @@ def chunks(plan: ShardPlan) -> Iterator[Chunk]:
         yield Chunk(plan.shard.name, start, min(start + CHUNK_ROWS, plan.rows))
 
 
-def list_shards(input_url: str) -> list[Shard]:
+def list_shards(input_url: str, output_url: str | None = None) -> list[Shard]:
     """The shards of a file, a folder or a glob, in the order of their names.
+
+    output_url: a folder that may lie within the input, and whose files are none of its shards.
 
     What bears a glob's characters in its own name is taken by that name. In a folder, names that begin with
     "." or "_" are skipped, and so are files that are neither .parquet nor .jsonl. Raises InputError where
@@ -113,6 +115,9 @@ def list_shards(input_url: str) -> list[Shard]:
     shards = _at(input_url)
     if not shards and any(c in input_url for c in _MAGIC):
         shards = _named(input_url)
+    if output_url is not None:
+        own = f"{_url(Storage.at(output_url))}/"
+        shards = [shard for shard in shards if not shard.path.startswith(own)] or shards
     if not shards:
         raise InputError(f"input {input_url}: no {' or '.join(SUFFIXES)} file there")
     outputs: dict[str, str] = {}
@@ -153,8 +158,13 @@ def _named(pattern: str) -> list[Shard]:
 
 
 def _shard(folder: Storage, name: str, entry: Entry) -> Shard:
+    return Shard(name, _url(folder, name), entry.size, entry.stamp)
+
+
+def _url(folder: Storage, name: str = "") -> str:
+    """The full path or URL of a folder, or of a file in it."""
     path = folder.path(name)
-    return Shard(name, path if folder.local else folder.fs.unstrip_protocol(path), entry.size, entry.stamp)
+    return path if folder.local else str(folder.fs.unstrip_protocol(path))
 
 
 def _is_data(name: str) -> bool:
