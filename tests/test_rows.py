@@ -89,6 +89,13 @@ def test_a_bare_rows_columns_set_its_fields_and_others_are_data() -> None:
     assert error({"prompt": "Hi", "dimensions": 2}).code == "unsupported_parameter"
 
 
+@pytest.mark.parametrize("name", ["guided_json", "repetition_penalty", "n_predict", "prompt_cache_key"])
+def test_a_column_that_bears_a_field_of_other_servers_is_never_passed_over(name: str) -> None:
+    refused = error({"prompt": "Hi", name: "something"})
+    assert (refused.code, refused.param) == ("unsupported_parameter", name)
+    assert isinstance(request({"prompt": "Hi", name: None}), CompletionRequest)
+
+
 def test_a_bare_row_that_asks_for_none_or_two_is_an_error() -> None:
     assert "has none" in error({"prompt": None}).message
     assert "prompt and input" in error({"prompt": "Hi", "input": "Hi"}).message
