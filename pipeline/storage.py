@@ -208,7 +208,8 @@ class Storage:
         if not self.local:
             return temporary_folder()
         folder = Path(self.path(ASIDE))
-        folder.mkdir(parents=True, exist_ok=True)
+        with _may_be_cleared():
+            folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def _put_local(self, aside: Path, path: str, overwrite: bool) -> bool:

@@ -142,8 +142,9 @@ def check_input(job: JobConfig, plan: ShardPlan) -> None:
     RowReader(job.request, plan.columns, plan.shard.name)
     missing = [name for name in job.output.keep if name not in plan.columns]
     if missing:
+        columns = ", ".join(plan.columns) or "none"
         raise InputError(
-            f"{plan.shard.name}: output.keep names {', '.join(missing)}, but it has no such column"
+            f"{plan.shard.name}: output.keep names {', '.join(missing)}, but its columns are {columns}"
         )
 
 

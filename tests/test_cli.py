@@ -84,6 +84,7 @@ def test_flags_override_settings_and_settings_override_the_file(jobs, tmp_path):
         (["run", *THREE_FLAGS, "--set", "engine.slotz=3"], "engine.slotz"),
         (["run", *THREE_FLAGS, "--set", "engine.slots=many"], "engine.slots"),
         (["run", *THREE_FLAGS, "--set", "engine.slots"], "KEY=VALUE"),
+        (["run", *THREE_FLAGS, "--set", "engine.slots=" + "[" * 5000], "engine.slots"),
         (["run", *THREE_FLAGS, "--actors", "0"], "cluster.actors"),
         (["run", "absent.yaml"], "absent.yaml"),
         (["run", *THREE_FLAGS, "--nonsense"], "--nonsense"),

@@ -239,3 +239,9 @@ def test_a_refusal_is_not_retried(storage: Storage) -> None:
 def test_an_unknown_protocol_is_a_storage_error() -> None:
     with pytest.raises(StorageError, match="nosuch"):
         Storage.at("nosuch://bucket/x")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder in which none can be made")
+def test_a_folder_that_cannot_be_made_is_a_storage_error() -> None:
+    with pytest.raises(StorageError, match="can't write a: "):
+        Storage.at("/proc/absent/out").publish("a", lambda file: None)
