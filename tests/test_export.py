@@ -193,8 +193,17 @@ def test_a_target_that_is_no_file_is_refused(target: str) -> None:
 def test_both_files_must_differ(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="another file"):
         export("memory://anything", "-", "-")
+    with pytest.raises(ConfigError, match="another file"):
+        export("memory://anything", f"{tmp_path}/a.jsonl", f"{tmp_path}/./a.jsonl")
     with pytest.raises(ConfigError, match="expected a file"):
         export("memory://anything", str(tmp_path))
+
+
+def test_an_answer_that_cannot_be_read_is_an_output_error() -> None:
+    job = Job({"a.parquet": [FINE]}).finish()
+    job.manifest.output.replace(response_name("a.parquet"), b"PAR1")
+    with pytest.raises(OutputError, match="see nightherd verify"):
+        exported(job)
 
 
 def test_the_command_line_says_what_it_wrote(tmp_path: Path) -> None:

@@ -67,9 +67,12 @@ def export(
     """
     _check_targets(file, errors)
     answers = _open(output_url, partial)
-    if errors is None:
-        return _write(file, answers, "all", tell)
-    results, failures = _write(file, answers, "succeeded", tell), _write(errors, answers, "failed", tell)
+    try:
+        if errors is None:
+            return _write(file, answers, "all", tell)
+        results, failures = _write(file, answers, "succeeded", tell), _write(errors, answers, "failed", tell)
+    except pa.ArrowException as error:
+        raise OutputError(f"output {output_url}: {error}: see nightherd verify") from error
     return Exported(results.lines + failures.lines, failures.lines, results.rows)
 
 
@@ -159,8 +162,13 @@ def _check_targets(file: str, errors: str | None) -> None:
     for name, target in (("FILE", file), ("--errors", errors)):
         if target is not None and (not target.rpartition("/")[2] or Path(target).is_dir()):
             raise ConfigError(f"{name} {target!r}: expected a file's path or URL, or - for standard output")
-    if file == errors:
+    if errors is not None and _place(file) == _place(errors):
         raise ConfigError(f"--errors {errors!r}: expected another file than that of the results")
+
+
+def _place(target: str) -> str:
+    """The same for two names of one file."""
+    return target if "://" in target or target == STANDARD_OUTPUT else str(Path(target).resolve())
 
 
 def _write(target: str, answers: _Answers, which: Which, tell: Tell) -> Exported:

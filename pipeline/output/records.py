@@ -46,13 +46,16 @@ def footer_of(output: Storage, name: str) -> Footer:
 
 
 def read_record(output: Storage, name: str) -> dict[str, Any] | None:
-    """A JSON file of the output; None where it is absent. Raises OutputError where it isn't JSON."""
+    """A JSON file of the output; None where it is absent. Raises OutputError where it isn't one of ours:
+    other tools leave a _SUCCESS, too."""
     try:
         record = json.loads(output.read_bytes(name))
     except FileNotFoundError:
         return None
     except ValueError as error:
         raise OutputError(f"{output.url}/{name}: not JSON: {error}") from None
+    if name in (SUCCESS, RECORD) and not (isinstance(record, dict) and "fingerprint" in record):
+        raise OutputError(f"{output.url}/{name}: not a record of nightherd's")
     return record if isinstance(record, dict) else {}
 
 
