@@ -199,6 +199,20 @@ def test_both_files_must_differ(tmp_path: Path) -> None:
         export("memory://anything", str(tmp_path))
 
 
+def test_the_record_of_all_shards_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = Job({f"{n}.parquet": [FINE] * 3 for n in range(4)}).finish()
+    hashed: list[Any] = []
+    original = json.dumps
+    monkeypatch.setattr(
+        "pipeline.output.fingerprint.json.dumps",
+        lambda value, **options: (
+            (hashed.append(value) if "input" in value else None) or original(value, **options)
+        ),
+    )
+    assert len(lines_of(exported(job))) == 12
+    assert len(hashed) == 1
+
+
 def test_an_answer_that_cannot_be_read_is_an_output_error() -> None:
     job = Job({"a.parquet": [FINE]}).finish()
     job.manifest.output.replace(response_name("a.parquet"), b"PAR1")
