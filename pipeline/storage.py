@@ -56,7 +56,7 @@ class Storage:
         """The folder at a local path or fsspec URL; it need not exist. Raises StorageError."""
         try:
             fs, root = fsspec.core.url_to_fs(url, **_options(url))
-        except (ImportError, ValueError) as error:
+        except (ImportError, ValueError, OSError) as error:
             raise StorageError(f"{url}: {error}") from None
         return cls(url.rstrip("/") or "/", fs, str(root).rstrip("/"))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import uuid
 from pathlib import Path
 
@@ -56,6 +58,13 @@ def test_a_globs_characters_may_stand_in_the_name_of_what_is_there(tmp_path: Pat
     assert [s.name for s in list_shards(f"{tmp_path}/run[1]")] == ["x.parquet"]
     assert [s.name for s in list_shards(f"{tmp_path}/part[2].parquet")] == ["part[2].parquet"]
     assert [s.name for s in list_shards(f"{tmp_path}/part[0-9].parquet")] == ["part2.parquet"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no such file can be made")
+def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    parquet(tmp_path / "a.parquet").rename(tmp_path / os.fsdecode(b"a\xff.parquet"))
+    with pytest.raises(InputError, match="is not UTF-8"):
+        list_shards(str(tmp_path))
 
 
 def test_one_file_bears_its_own_name(tmp_path: Path) -> None:

@@ -122,6 +122,8 @@ def list_shards(input_url: str, output_url: str | None = None) -> list[Shard]:
         raise InputError(f"input {input_url}: no {' or '.join(SUFFIXES)} file there")
     outputs: dict[str, str] = {}
     for shard in shards:
+        if not _is_unicode(shard.name):
+            raise InputError(f"input {input_url}: the name {shard.name!r} is not UTF-8: rename the file")
         other = outputs.setdefault(shard.output, shard.name)
         if other != shard.name:
             raise InputError(f"input {input_url}: {other} and {shard.name} would both become {shard.output}")
@@ -170,6 +172,11 @@ def _url(folder: Storage, name: str = "") -> str:
 def _is_data(name: str) -> bool:
     hidden = any(part.startswith((".", "_")) for part in name.split("/"))
     return name.endswith(SUFFIXES) and not hidden
+
+
+def _is_unicode(name: str) -> bool:
+    """Not so where a local file's name holds bytes that aren't UTF-8, which Python keeps as surrogates."""
+    return name == name.encode(errors="replace").decode()
 
 
 def _plan_lines(shard: Shard, file: pa.NativeFile) -> ShardPlan:
