@@ -256,6 +256,16 @@ def test_a_template_renders_the_rows_columns() -> None:
     assert request({"a b": 5}, template={"prompt": "{{ row['a b'] }}!"}).prompt == "5!"
 
 
+def test_columns_and_fields_go_before_what_jinja_and_python_offer() -> None:
+    found = request(
+        {"range": "cheap", "order": {"items": "tea", "note": None}},
+        template={"prompt": "{{ range }} {{ order.items }}{{ order.note }}{{ dict(a=1).a }}"},
+    )
+    assert found.prompt == "cheap tea1"
+    assert request({"n": 2}, template={"prompt": "{% for i in range(n) %}x{% endfor %}"}).prompt == "xx"
+    assert request({"range": "cheap"}, template={"prompt": "{{ range }}"}).prompt == "cheap"
+
+
 def test_a_template_that_is_only_a_column_keeps_its_type() -> None:
     template = {"messages": "{{ chat }}", "max_tokens": "{{ limit }}", "stop": "{{ stop }}"}
     record = {"chat": MESSAGES, "limit": 5, "stop": ["a", "b"]}
