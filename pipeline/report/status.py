@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from pipeline.errors import OutputError
@@ -12,6 +14,7 @@ from pipeline.output.records import PROGRESS, RECORD, RESPONSES, SUCCESS, footer
 from pipeline.storage import Storage
 from pipeline.tally import Tally
 
+_READERS = 16
 SILENCE = 60.0
 """Seconds without a word from a job's driver after which the job counts as stopped."""
 
@@ -63,7 +66,8 @@ def _finished(success: Mapping[str, Any]) -> Status:
 
 def _unfinished(output: Storage, record: Mapping[str, Any], progress: Mapping[str, Any]) -> Status:
     shards = record.get("record", {}).get("input", {})
-    committed = [footer_of(output, name).tally for name in output.list(RESPONSES)]
+    with ThreadPoolExecutor(_READERS) as pool:
+        committed = [f.tally for f in pool.map(partial(footer_of, output), output.list(RESPONSES))]
     told = Tally.from_dict(progress["tally"]) if progress.get("tally") else Tally()
     tally = max(told, sum(committed, Tally()), key=lambda t: t.rows)
     ago = max(0.0, time.time() - progress["updated"]) if "updated" in progress else None
