@@ -171,6 +171,13 @@ def test_what_is_wrong_in_a_batch_line(record: dict[str, Any], param: str, reaso
     assert reason in row.request.message
 
 
+def test_a_page_beside_its_prompt_is_no_batch_line() -> None:
+    page = {"url": "https://example.com", "body": "<p>Hi</p>"}
+    assert request(page | {"prompt": "Hi"}) == request({"prompt": "Hi"})
+    assert request(batch({"prompt": "Hi"}) | {"prompt": "kept"}) == request({"prompt": "Hi"})
+    assert request({"line": json.dumps(page | {"prompt": "Hi"})}) == request({"prompt": "Hi"})
+
+
 def test_json_lines_are_batch_lines_or_bare_requests() -> None:
     row = read({"line": json.dumps(batch({"input": "Hi"}, "/v1/embeddings"))})
     assert row.custom_id == "a"

@@ -193,6 +193,9 @@ class RowReader:
             )
 
     def _looks_like_batch(self, columns: Sequence[str] | Record) -> bool:
+        """Pages of the web have url and body, too: beside a prompt, only method makes them a batch line."""
+        if "method" not in columns and any(content in columns for content in CONTENT.values()):
+            return False
         return "body" in columns and ("url" in columns or self._config.endpoint is not None)
 
     def _needs(self, column: str) -> bool:
