@@ -122,7 +122,7 @@ class OpenShard:
         self._kind = kind
         self._row_reader = RowReader(job.request, plan.columns, plan.shard.name)
         self._duplicates = frozenset(plan.duplicates)
-        self.reader = ShardReader(plan)
+        self.reader = ShardReader(plan, {*self._row_reader.columns, *self._keep})
 
     def rows(self, table: pa.Table, chunk: Chunk) -> list[Row]:
         """The chunk's rows as requests, or as the errors that they are answered with."""

@@ -158,7 +158,7 @@ def test_a_pass_in_order_opens_each_row_group_once(tmp_path: Path, monkeypatch: 
     original = pq.ParquetFile.iter_batches
 
     def spy(self, *args, **kwargs):  # type: ignore[no-untyped-def]
-        passes.append(kwargs["row_groups"])
+        passes.append(args[1])
         return original(self, *args, **kwargs)
 
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", spy)
@@ -166,6 +166,18 @@ def test_a_pass_in_order_opens_each_row_group_once(tmp_path: Path, monkeypatch: 
         for chunk in chunks(plan):
             reader.read(chunk)
     assert passes == [[0], [1], [2]]
+
+
+def test_only_the_columns_asked_for_are_read(tmp_path: Path) -> None:
+    inner = [{"b": n, "c": n} for n in range(5)]
+    columns = {"a": inner, "a.b": list("vwxyz"), "n": list(range(5)), "large": [b"x" * 1000] * 5}
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet", row_group_size=2)
+    plan = plan_of(tmp_path / "x.parquet")
+    cases = ((["n", "a"], ["a", "n"]), (["a.b"], ["a.b"]), (["gone"], ["a"]), (None, list(columns)))
+    for asked, read in cases:
+        with ShardReader(plan, asked) as reader:
+            table = reader.read(Chunk("x.parquet", 0, 5))
+        assert table.to_pydict() == {name: columns[name] for name in read}
 
 
 def test_a_chunk_spans_row_groups_whose_structs_hold_categories(tmp_path: Path) -> None:
