@@ -117,7 +117,8 @@ def test_many_rows_and_row_groups_keep_their_order() -> None:
     assert ids_of(exported(job)) == job.names
 
 
-def test_an_unfinished_job_is_refused_unless_a_part_will_do() -> None:
+def test_an_unfinished_job_is_refused_unless_a_part_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.answer.answers.time.time", lambda: 1.0)
     job = Job({"a.parquet": [FINE] * 5, "b.parquet": [FINE] * 9, "c.parquet": [FINE]}).commit("a.parquet")
     for start in (4, 0):
         job.commit_chunk(Chunk("b.parquet", start, start + 3))
