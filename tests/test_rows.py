@@ -51,6 +51,7 @@ def batch(body: Any, url: Any = "/v1/completions", **others: Any) -> dict[str, A
         ({"custom_id": b""}, "a/b.parquet:3"),
         ({"custom_id": UUID(int=7)}, "00000000-0000-0000-0000-000000000007"),
         ({"id": 7}, "7"),
+        ({"custom_id": 7.0}, "7"),
         ({"id": 7.5}, "a/b.parquet:3"),
         ({"id": None}, "a/b.parquet:3"),
         ({}, "a/b.parquet:3"),

@@ -13,6 +13,7 @@ import pyarrow as pa
 from pipeline.config import Endpoint, RequestConfig
 from pipeline.errors import ConfigError, InputError, RowError
 from pipeline.request.dry_run import dry_run
+from pipeline.request.fields import whole
 from pipeline.request.json_values import plain, read_json, short
 from pipeline.request.schema import (
     CONTENT,
@@ -217,7 +218,7 @@ def _template_endpoint(config: RequestConfig) -> Endpoint:
 
 def _own_name(record: Record) -> str | None:
     for column in _NAMES:
-        value = record.get(column)
+        value = whole(record.get(column))
         if value is None or value in ("", b""):
             continue
         if isinstance(value, str | bytes | int | UUID) and not isinstance(value, bool):
