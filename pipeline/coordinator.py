@@ -185,7 +185,10 @@ class Coordinator:
         if memory and assignment.attempt > MEMORY_TRIES:
             assignment = replace(assignment, alone=True, exclusive=True)
         for part in self._suspected(assignment) if blame else (assignment,):
-            self._queue(part).append(replace(part, id=next(self._ids)))
+            queue = self._queue(part)
+            # To its verdict at once: where many bad rows lie side by side, their verdicts are all the
+            # progress there is, and a pool gives up after so many deaths without any.
+            (queue.appendleft if part.deaths else queue.append)(replace(part, id=next(self._ids)))
 
     def _queue(self, assignment: Assignment) -> deque[Assignment]:
         if assignment.exclusive:

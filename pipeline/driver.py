@@ -92,27 +92,33 @@ def _drive(
         manifest = _manifest(job, model, plans)
         run = Run(job.retry, plans, manifest, check_interrupted)
         commit = open_output(manifest, run)
-        if commit:
-            if not run.idle:
-                local = stack.enter_context(_on_ray())
-                _work(job, run, manifest, workers(job, manifest.fingerprint), commit, local)
-            manifest.finish(plans)
+        if commit and not run.idle:
+            local = stack.enter_context(_on_ray())
+            _work(job, run, manifest, workers(job, manifest.fingerprint), commit, local)
+        manifest.finish(plans)
     summary = _summary(job, plans, manifest, run.tally, time.monotonic() - began)
     print(summary)
     return summary
 
 
 def _begin(manifest: Manifest, run: Run) -> Commit | None:
-    """None where the job is finished already."""
+    """None where the job is finished already. A retry that was stopped goes on."""
     if manifest.begin():
         return None
+    if manifest.retry:
+        return _amend(manifest, run)
     manifest.output.sweep()
     run.take_stock()
     return manifest.commit_shard
 
 
 def _reopen(manifest: Manifest, run: Run) -> Commit:
-    amendment = Amendment(manifest, manifest.reopen())
+    manifest.reopen()
+    return _amend(manifest, run)
+
+
+def _amend(manifest: Manifest, run: Run) -> Commit:
+    amendment = Amendment(manifest, manifest.retry)
     manifest.output.sweep()
     run.take_failed(amendment)
     return amendment.commit

@@ -94,9 +94,8 @@ class Run:
                 continue
             self._plans[name] = plan = replace(plan, retry=amendment.number)
             sound = [Chunk(name, *kept) for kept in gaps(plan.rows, amendment.failed(plan))]
-            rows = sum(chunk.rows for chunk in sound)
             done = self._manifest.finished_chunks(name, plan.retry)
-            self.before += sum(done.values(), Tally(rows=rows, succeeded=rows))
+            self.before += sum(done.values(), amendment.kept(plan))
             if not self._coordinator.add(plan, [*sound, *done]):
                 self._to_assemble.append(plan)
 

@@ -74,6 +74,11 @@ class Storage:
     def path(self, name: str) -> str:
         return f"{self.root}/{name}" if name else self.root
 
+    def address(self, name: str = "") -> str:
+        """The full path or URL of a file, or of the folder itself."""
+        path = self.path(name)
+        return path if self.local else str(self.fs.unstrip_protocol(path))
+
     def list(self, below: str = "") -> dict[str, Entry]:
         """All files at any depth under the folder `below`, in the order of names; {} if it is absent."""
         return self._list(below, None)

@@ -24,7 +24,7 @@ from pipeline.output.manifest import Manifest
 from pipeline.output.verify import verify
 from pipeline.request.rows import Row
 from pipeline.request.schema import parse_request
-from pipeline.shard.footer import count
+from pipeline.shard.footer import Footer, count
 from pipeline.shard.shards import Chunk, ShardPlan, list_shards, plan_shard
 from pipeline.storage import Storage
 
@@ -138,6 +138,61 @@ def test_a_worker_of_the_first_run_that_wakes_up_during_a_retry_changes_nothing(
     job.manifest.finish([job.plan])
     assert job.column("text") == ["first 0", "second 1", "first 2", "first 3", None, "first 5"]
     assert verify(str(job.out)).problems == []
+
+
+def test_a_driver_of_the_first_run_does_not_finish_a_job_that_is_being_retried(tmp_path: Path) -> None:
+    job = Job(tmp_path, 3, {1})
+    retrying = Manifest(job.manifest.output, job.manifest.fingerprint)
+    retrying.reopen()
+    with pytest.raises(OutputError, match="being retried"):
+        job.manifest.finish([job.plan])
+    assert retrying.under_way() == 1
+
+
+def test_a_shard_that_two_retries_renew_at_once_is_renewed_once(tmp_path: Path) -> None:
+    job = Job(tmp_path, 6, {1, 4})
+
+    class Overtaken(Manifest):
+        def chunk_footers(self, shard: str, retry: int = 0) -> list[Footer]:
+            first.commit(job.plan)
+            return super().chunk_footers(shard, retry)
+
+    first = Amendment(job.manifest, job.manifest.reopen())
+    late = Overtaken(job.manifest.output, job.manifest.fingerprint)
+    second = Amendment(late, late.reopen())
+    for chunk in first.failed(job.plan):
+        job.answer(chunk, {4})
+    assert second.commit(job.plan) == first.finished(job.plan)
+    job.manifest.finish([job.plan])
+    assert verify(str(job.out)).problems == []
+
+
+def test_a_late_retry_does_not_change_a_job_that_was_finished_without_it(tmp_path: Path) -> None:
+    job = Job(tmp_path, 6, {1, 4})
+
+    class Slow(Manifest):
+        def table(self, name: str) -> pa.Table:
+            found = super().table(name)
+            self.output.remove("_work/job.json")
+            return found
+
+    late = Slow(job.manifest.output, job.manifest.fingerprint)
+    amendment = Amendment(late, late.reopen())
+    for chunk in amendment.failed(job.plan):
+        job.answer(chunk, set())
+    with pytest.raises(OutputError, match="retry 1 is over"):
+        amendment.commit(job.plan)
+    assert job.column("text")[1] is None
+
+
+def test_the_number_of_a_retry_is_found_in_the_responses_if_its_record_is_lost(tmp_path: Path) -> None:
+    job = Job(tmp_path, 6, {1, 4})
+    job.retry({4})
+    (job.out / "_SUCCESS").unlink()
+    assert not job.manifest.begin()
+    job.manifest.finish([job.plan])
+    assert job.retry(set()).number == 2
+    assert job.column("attempts") == [1, 3, 1, 1, 5, 1]
 
 
 def test_only_a_finished_job_is_retried(tmp_path: Path) -> None:

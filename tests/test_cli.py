@@ -121,7 +121,7 @@ def test_verify_prints_problems_and_ends_accordingly(monkeypatch, problems, exit
     assert all(problem in result.output for problem in problems)
 
 
-@pytest.mark.parametrize("record", ['{"committer": "magic"}', "{}", "[]", "", "null"])
+@pytest.mark.parametrize("record", ['{"committer": "magic"}', "{}", "[]", "", "null", "[" * 9**5])
 @pytest.mark.parametrize("command", ["status", "verify", "retry", "export"])
 def test_a_success_file_of_another_tool_is_no_job(tmp_path, command, record):
     (tmp_path / "_SUCCESS").write_text(record)

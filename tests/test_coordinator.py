@@ -46,7 +46,7 @@ class Farm:
         self.answered: Counter[Row] = Counter()
         self.condemned: set[Row] = set()
         self.complete: list[str] = []
-        self.deaths = 0
+        self.deaths = self.streak = self.longest_streak = 0
         for number, rows in enumerate(sizes):
             if not self.coordinator.add(plan(f"s{number}", rows)):
                 self.complete.append(f"s{number}")
@@ -80,6 +80,7 @@ class Farm:
         elif self.random.random() < self.kills:
             self.die(worker, held, blame=False)
         else:
+            self.streak = 0
             self.answer(held[0])
             self.complete += self.names(self.coordinator.complete(worker, held[0]))
 
@@ -89,6 +90,8 @@ class Farm:
 
     def die(self, worker: str, held: tuple[Assignment, ...], blame: bool, memory: bool = False) -> None:
         self.deaths += 1
+        self.streak += 1
+        self.longest_streak = max(self.longest_streak, self.streak)
         chunks = [c for a in held for c in a.chunks if not self.poisoned(c)]
         committed = [c for c in chunks if self.random.random() < 0.3]
         for chunk in committed:
@@ -235,6 +238,15 @@ def test_a_poison_row_is_tried_alone_as_often_as_allowed_then_condemned():
             coordinator.lost(f"w{number}", blame=True)
     alone = [(2, True, False), (3, True, False), (4, True, False)]
     assert seen == [(1, False, False), *alone, (5, True, True)]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_each_bad_row_reaches_its_verdict_before_the_next_is_tried_again(workers: int):
+    """However many lie side by side, few deaths come in a row: a pool gives up after many."""
+    poison = {("s0", row) for row in range(300, 300 + CHUNK_ROWS)}
+    farm = Farm([1000], workers, poison, 0.0, seed=1).run()
+    assert farm.condemned == poison
+    assert farm.longest_streak <= HELD * CHUNK_ROWS / SUSPECT_ROWS + 4 * workers
 
 
 def test_a_row_that_kills_even_unread_stops_the_job():

@@ -152,7 +152,7 @@ def test_an_absent_or_foreign_answer_ends_the_export_and_nothing_is_written() ->
     target = f"{job.url}-export/results.jsonl"
     data = job.manifest.output.read_bytes(response_name("a.parquet"))
     job.manifest.output.replace(response_name("b.parquet"), data)
-    with pytest.raises(OutputError, match=r"responses/b.parquet doesn't hold this job's answers"):
+    with pytest.raises(OutputError, match=r"responses/b.parquet: doesn't hold this job's answers"):
         export(job.url, target)
     job.manifest.output.remove(response_name("b.parquet"))
     with pytest.raises(OutputError, match=r"responses/b.parquet is absent"):
@@ -217,7 +217,7 @@ def test_the_record_of_all_shards_is_hashed_once(monkeypatch: pytest.MonkeyPatch
 def test_an_answer_that_cannot_be_read_is_an_output_error() -> None:
     job = Job({"a.parquet": [FINE]}).finish()
     job.manifest.output.replace(response_name("a.parquet"), b"PAR1")
-    with pytest.raises(OutputError, match="see nightherd verify"):
+    with pytest.raises(OutputError, match=r"a\.parquet: .*; remove it"):
         exported(job)
 
 

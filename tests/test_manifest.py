@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import JobConfig
 from pipeline.errors import OutputError
+from pipeline.files.input_file import InputFile
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
 from pipeline.output.records import SUCCESS, read_record
@@ -321,6 +324,90 @@ def test_a_folder_with_strange_files_is_not_taken(output: Storage) -> None:
     output.replace("thesis.txt", b"precious")
     with pytest.raises(OutputError, match=r"holds thesis\.txt"):
         Manifest(output, fingerprint()).begin()
+
+
+def test_a_driver_that_begins_while_another_does_joins_it(output: Storage) -> None:
+    class Late(Manifest):
+        def _found(self) -> int:
+            begun(output, plan(5))
+            return super()._found()
+
+    assert not Late(output, fingerprint(plan(5))).begin()
+
+
+def test_a_driver_that_begins_while_another_finishes_finds_the_job_finished(output: Storage) -> None:
+    class Late(Manifest):
+        def _found(self) -> int:
+            first = begun(output, plan(0))
+            first.commit_whole(plan(0), SCHEMA.empty_table(), Tally())
+            first.finish([plan(0)])
+            return super()._found()
+
+        def _write(self, name: str, record: Mapping[str, Any]) -> None: ...
+
+    assert Late(output, fingerprint(plan(0))).begin()
+
+
+def test_a_job_whose_record_is_lost_goes_on_with_what_is_committed(output: Storage) -> None:
+    shard, other = plan(10), plan(5, "y.parquet")
+    first = begun(output, shard, other)
+    first.commit_whole(other, answers(0, 5), tally_of(answers(0, 5)))
+    commit(first, Chunk(shard.shard.name, 0, 4))
+    output.remove("_work/job.json")
+    with pytest.raises(OutputError, match="belongs to another job"):
+        begun(output, plan(3))
+    again = begun(output, shard, other)
+    assert set(again.finished_shards()) == {"y.parquet"}
+    assert set(again.finished_chunks("a/x.parquet")) == {Chunk("a/x.parquet", 0, 4)}
+
+
+@pytest.mark.parametrize("place", [0.3, 0.9, 1.0])
+def test_a_damaged_chunk_is_named_and_its_answers_are_never_taken(output: Storage, place: float) -> None:
+    """place: of the damage, as a part of the file."""
+    shard = plan(300)
+    manifest = begun(output, shard)
+    commit(manifest, Chunk(shard.shard.name, 0, 256))
+    commit(manifest, Chunk(shard.shard.name, 256, 300))
+    name = "_work/chunks/a/x.parquet/0-256.parquet"
+    data = bytearray(output.read_bytes(name))
+    at = int(place * len(data)) - 9
+    data[at : at + 9] = bytes(9)
+    output.replace(name, bytes(data))
+    with pytest.raises(OutputError, match=r"0-256\.parquet: .*; remove it, and nightherd run"):
+        manifest.commit_shard(shard)
+    assert not output.exists("responses/a/x.parquet")
+
+
+def test_a_chunk_that_goes_while_it_is_read_is_absent_not_damaged(
+    output: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = begun(output, plan(300))
+    commit(manifest, Chunk("a/x.parquet", 0, 256))
+
+    def gone(file: InputFile, count: int) -> bytes:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(InputFile, "_whole", gone)
+    assert manifest.finished_chunks("a/x.parquet") == {}
+
+
+def test_a_response_that_went_missing_is_named_and_can_be_done_again(output: Storage) -> None:
+    shards = [plan(10), plan(5, "y.parquet")]
+    manifest = begun(output, *shards)
+    for shard in shards:
+        manifest.commit_whole(shard, answers(0, shard.rows), tally_of(answers(0, shard.rows)))
+    manifest.finish(shards)
+    output.remove("responses/y.parquet")
+    for refuse in (lambda: manifest.finish(shards), manifest.reopen):
+        with pytest.raises(
+            OutputError, match=r"y\.parquet \(None of 5 rows\); where _SUCCESS says otherwise"
+        ):
+            refuse()
+    assert output.exists(SUCCESS)
+    output.remove(SUCCESS)
+    again = begun(output, *shards)
+    again.commit_whole(shards[1], answers(0, 5), tally_of(answers(0, 5)))
+    assert again.finish(shards).rows == 15
 
 
 def test_a_response_of_another_job_is_refused(output: Storage) -> None:

@@ -20,7 +20,7 @@ from pipeline.actors.cluster import Slot
 from pipeline.actors.interrupts import Interrupted
 from pipeline.answer.answers import Answers
 from pipeline.config import JobConfig
-from pipeline.driver import retry_job, run_job
+from pipeline.driver import _manifest, retry_job, run_job
 from pipeline.engine.sequence import Generation
 from pipeline.errors import ConfigError, ModelError, OutputError, StorageError, WorkersExhausted
 from pipeline.model.models import LocalModel
@@ -32,6 +32,7 @@ from pipeline.report.status import status
 from pipeline.report.summary import Summary
 from pipeline.request.rows import Row
 from pipeline.respond.responders import Pulse
+from pipeline.shard.shards import list_shards, plan_shard
 from pipeline.storage import Storage
 from pipeline.worker import Identity, Worker
 
@@ -113,10 +114,12 @@ class Case:
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(table.cast(pa.schema([("custom_id", pa.string()), ("prompt", pa.string())])), path)
 
-    def run(self, workers: Any = Echoes, **settings: Any) -> Summary:
+    def job(self, **settings: Any) -> JobConfig:
         paths = {"input": {"path": str(self.input)}, "output": {"path": str(self.output)}}
-        job = JobConfig.model_validate({"model": {"path": "fake.gguf"}, **paths, **settings})
-        return run_job(job, workers, MODEL)
+        return JobConfig.model_validate({"model": {"path": "fake.gguf"}, **paths, **settings})
+
+    def run(self, workers: Any = Echoes, **settings: Any) -> Summary:
+        return run_job(self.job(**settings), workers, MODEL)
 
     def retry(self) -> Summary:
         return retry_job(recorded_job(Storage.at(str(self.output))), Echoes, MODEL)
@@ -160,6 +163,23 @@ def test_only_a_row_that_kills_its_workers_is_set_aside(case):
     assert summary.errors == {"worker_crashed": 1}
 
 
+def test_bad_rows_side_by_side_are_all_set_aside(case, monkeypatch):
+    monkeypatch.setattr("pipeline.actors.ray_pool.BARREN_DEATHS", 6)
+    case.shard("s", [*"abc", *["KILL"] * 3])
+    case.run(cluster={"actors": 1}, retry={"max_attempts": 2})
+    assert [row["error"] and row["error"]["code"] for row in case.answers("s")] == [
+        *[None] * 3,
+        *["worker_crashed"] * 3,
+    ]
+
+
+def test_a_job_in_which_every_row_kills_is_given_up(case, monkeypatch):
+    monkeypatch.setattr("pipeline.actors.ray_pool.BARREN_DEATHS", 4)
+    case.shard("s", ["KILL"] * 4)
+    with pytest.raises(WorkersExhausted, match="4 workers in a row died without finishing any rows"):
+        case.run(cluster={"actors": 1}, retry={"max_attempts": 2})
+
+
 def test_failed_rows_are_answered_again_in_place(case, tmp_path):
     case.shard("s", [*(f"row {i}" for i in range(98)), f"KILL UNLESS {tmp_path / 'calm'}", "KILL"])
     case.shard("sound", ["row"])
@@ -173,6 +193,17 @@ def test_failed_rows_are_answered_again_in_place(case, tmp_path):
     assert (case.output / "responses/sound.parquet").stat().st_mtime_ns == sound
 
 
+def test_a_retry_that_stopped_goes_on_with_the_same_command_as_the_job(case, tmp_path):
+    case.shard("s", ["row", f"KILL UNLESS {tmp_path / 'calm'}"])
+    job = case.job(cluster={"actors": 1}, retry={"max_attempts": 1})
+    manifest = _manifest(job, MODEL, [plan_shard(shard) for shard in list_shards(job.input.path)])
+    assert run_job(job, Echoes, MODEL).totals.failed == 1
+    (tmp_path / "calm").touch()
+    manifest.reopen()
+    assert run_job(job, Echoes, MODEL).totals.failed == 0
+    assert verify(str(case.output), deep=True).problems == []
+
+
 def test_a_job_that_stopped_goes_on_with_what_is_left(case, tmp_path):
     case.shard("s", [*(f"row {i}" for i in range(512)), f"FULL {tmp_path / 'space'}"])
     with pytest.raises(StorageError, match="no space left"):
@@ -181,6 +212,14 @@ def test_a_job_that_stopped_goes_on_with_what_is_left(case, tmp_path):
     summary = case.run(cluster={"actors": 1})
     assert summary.rows < summary.totals.rows == 513
     assert verify(str(case.output)).problems == []
+
+
+def test_an_output_inside_of_its_input_is_not_taken_for_input(case):
+    case.output = case.input / "out"
+    case.shard("s", ["row"])
+    case.run(cluster={"actors": 1})
+    assert case.run().rows == 0
+    assert verify(str(case.output), deep=True).problems == []
 
 
 def test_a_signal_stops_the_job_and_says_how_to_resume(case):

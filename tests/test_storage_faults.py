@@ -104,6 +104,22 @@ def test_a_work_folder_that_is_cleared_meanwhile_is_made_again(storage: Storage)
     assert storage.read_bytes("x") == b"data"
 
 
+def test_a_work_folder_that_is_cleared_while_it_is_made_is_made_again(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Path.mkdir
+    cleared: list[Path] = []
+
+    def mkdir(path: Path, *args: Any, **options: Any) -> None:
+        if path.name == "tmp" and not cleared:
+            cleared.append(path)
+            raise FileNotFoundError(path)
+        made(path, *args, **options)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    assert put(storage, "x", b"data")
+
+
 def test_a_missing_file_of_the_callers_is_no_failure_of_storage(storage: Storage) -> None:
     def write(file: BinaryIO) -> None:
         storage.read_bytes("absent")

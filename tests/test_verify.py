@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -71,9 +73,9 @@ def test_a_sound_output_has_no_problem(out: Path, deep: bool) -> None:
 
 
 def test_an_unfinished_job_is_a_problem(tmp_path: Path) -> None:
-    assert "_SUCCESS is absent" in problems(tmp_path / "nowhere")
+    assert "_SUCCESS: is absent" in problems(tmp_path / "nowhere")
     begin(tmp_path)
-    assert "_SUCCESS is absent" in problems(tmp_path / "out")
+    assert "_SUCCESS: is absent" in problems(tmp_path / "out")
 
 
 def test_a_missing_response_is_named(out: Path) -> None:
@@ -118,6 +120,80 @@ def test_rows_that_were_tampered_with_are_found(out: Path, change, message: str)
     pq.write_table(change(table).replace_schema_metadata({b"nightherd": kept}), path)
     assert problems(out).startswith("responses/a.parquet: ")
     assert message in problems(out)
+
+
+def rewrite(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Puts another table into a file's place, under the same note."""
+    kept = pq.read_metadata(path).metadata[b"nightherd"]
+    table = change(pq.read_table(path)).replace_schema_metadata({b"nightherd": kept})
+    pq.write_table(table, path, compression="zstd", write_page_checksum=True)
+
+
+def with_column(table: pa.Table, name: str, change: Callable[[list[Any]], object]) -> pa.Table:
+    values = table.column(name).to_pylist()
+    change(values)
+    place, field = table.schema.get_field_index(name), table.schema.field(name)
+    return table.set_column(place, field, pa.array(values, field.type))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: pa.concat_tables([t.slice(2), t.slice(0, 2)]),
+        lambda t: with_column(t, "custom_id", lambda names: names.__setitem__(1, names[0])),
+        lambda t: with_column(t, "usage", lambda usage: usage[0].update(total_tokens=99)),
+        lambda t: with_column(t, "embedding", lambda vectors: vectors.__setitem__(0, [9.0, 9.0, 9.0])),
+        lambda t: t.drop_columns(["embedding"]),
+    ],
+    ids=["reordered", "a name twice", "tokens of a row", "an answer", "a column"],
+)
+def test_rows_that_were_changed_are_found_though_all_sums_agree(out: Path, change) -> None:  # type: ignore[no-untyped-def]
+    rewrite(out / "responses/a.parquet", change)
+    assert problems(out) == "responses/a.parquet: has been changed since the job finished"
+
+
+def test_answers_that_can_not_be_read_are_found(out: Path) -> None:
+    path = out / "responses/a.parquet"
+    group = pq.read_metadata(path).row_group(0)
+    columns = [group.column(i) for i in range(group.num_columns)]
+    page = next(c for c in columns if c.path_in_schema.startswith("embedding"))
+    data = bytearray(path.read_bytes())
+    data[page.data_page_offset + page.total_compressed_size // 2] ^= 0xFF
+    path.write_bytes(data)
+    assert problems(out).startswith("responses/a.parquet: ")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda record: record["record"]["model"].update(sha256="cd" * 32),
+        lambda record: record["shards"].update({"a.parquet": 8}),
+        lambda record: record.update(shards=["a.parquet"]),
+        lambda record: record.update(totals=None),
+        lambda record: record["totals"].update(rows="13"),
+        lambda record: record.update(about=["in"]),
+    ],
+)
+def test_a_record_that_was_tampered_with_is_found(out: Path, damage) -> None:  # type: ignore[no-untyped-def]
+    record = json.loads((out / "_SUCCESS").read_bytes())
+    damage(record)
+    (out / "_SUCCESS").write_text(json.dumps(record))
+    assert problems(out).startswith("_SUCCESS: ")
+
+
+def test_status_of_a_record_that_was_tampered_with_says_so(out: Path) -> None:
+    (out / "_SUCCESS").write_text('{"fingerprint": "ab", "totals": 3, "shards": []}')
+    with pytest.raises(OutputError, match="can't be read"):
+        status(str(out))
+
+
+def test_a_usage_file_without_figures_is_found(out: Path) -> None:
+    table = pq.read_table(out / "usage.parquet")
+    pq.write_table(
+        with_column(table, "rows", lambda rows: rows.clear() or rows.extend([None] * 2)),
+        out / "usage.parquet",
+    )
+    assert problems(out).startswith("usage.parquet: can't be read")
 
 
 def test_totals_that_do_not_agree_are_found(out: Path) -> None:
@@ -256,6 +332,15 @@ def test_status_of_a_job_under_way(tmp_path: Path) -> None:
     assert "2.5 rows a second" in str(running)
     manifest.output.replace("_work/progress.json", json.dumps(told | {"updated": 0}).encode())
     assert status(str(tmp_path / "out")).state == "stopped"
+
+
+def test_status_of_a_retry_counts_what_is_still_to_be_retried_as_open(out: Path) -> None:
+    record = json.loads((out / "_SUCCESS").read_bytes())
+    Manifest(Storage.at(str(out)), Fingerprint(record["record"])).reopen()
+    found = status(str(out))
+    assert (found.rows_done, found.rows_total) == (12, 13)
+    assert (found.shards_done, found.shards_total) == (1, 2)
+    assert found.tally.failed == 0
 
 
 def test_status_where_no_job_has_begun(tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ LOST_STARTS = 20
 FIRST_PAUSE = 0.25
 """Seconds before the next actor after one died while starting; doubled for each such death in a row."""
 BARREN_DEATHS = 50
-"""Deaths in a row without any assignment finished in between that the pool puts up with."""
+"""Deaths in a row without any assignment finished in between that the pool puts up with. The verdict on a
+row that kills counts as finished only where other rows have been answered."""
 LOOK_EVERY = 1.0
 """Seconds between looks for machines that are about to go."""
 GROW_EVERY = 15.0
@@ -74,6 +75,7 @@ class RayPool:
         self._draining: frozenset[str] = frozenset()
         self._failed_starts = self._lost_starts = 0
         self._barren = 0
+        self._answered = False
         self._not_before = 0.0
         self._memory_full = -math.inf
 
@@ -161,8 +163,11 @@ class RayPool:
             self._failed_starts = self._lost_starts = 0
 
     def _finished(self, member: Member, call: Any, tally: Tally) -> Done:
-        self._barren = 0
-        return Done(member.name, member.finish(call, self._clock()), tally)
+        assignment = member.finish(call, self._clock())
+        self._answered |= not assignment.condemned
+        if self._answered:
+            self._barren = 0
+        return Done(member.name, assignment, tally)
 
     def _watch(self) -> Iterator[Event]:
         now = self._clock()

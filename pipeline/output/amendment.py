@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import OutputError
+from pipeline.errors import JobError, OutputError
 from pipeline.output.manifest import Manifest
-from pipeline.output.records import chunk_folder, chunk_name, response_name
+from pipeline.output.records import answers_of, chunk_folder, chunk_name, response_name
 from pipeline.shard.assembly import check_table, cover, with_vectors, write_table
 from pipeline.shard.footer import Footer
-from pipeline.shard.parquet import parquet_file
 from pipeline.shard.shard_reader import ParquetRows
 from pipeline.shard.shards import Chunk, ShardPlan
 from pipeline.tally import Tally
@@ -37,12 +37,16 @@ class Amendment:
     def finished(self, plan: ShardPlan) -> Tally | None:
         """The shard's tally, where nothing (more) is to be done for it."""
         footer = self._footer(plan)
-        return footer.tally if footer.retry == self.number or not footer.tally.failed else None
+        return None if footer.awaits(self.number) else footer.tally
+
+    def kept(self, plan: ShardPlan) -> Tally:
+        """What of the shard's tally stays."""
+        return self._footer(plan).kept
 
     def failed(self, plan: ShardPlan) -> list[Chunk]:
         """The ranges of rows with an error, in order."""
-        with self.manifest.output.open_input(response_name(plan.shard)) as file:
-            status = parquet_file(file).read(columns=["status_code"], use_threads=False).column(0)
+        with answers_of(self.manifest.output, response_name(plan.shard)) as parquet:
+            status = parquet.read(columns=["status_code"], use_threads=False).column(0)
         bad = np.flatnonzero(np.asarray(pc.not_equal(status, 200)))
         breaks = [0, *(np.flatnonzero(np.diff(bad) > 1) + 1).tolist(), len(bad)]
         return [
@@ -57,8 +61,13 @@ class Amendment:
         Raises OutputError where a failed row has no new answer.
         """
         old = self._footer(plan)
-        if old.retry != self.number:
-            self._replace(plan, old)
+        if old.retry < self.number:
+            try:
+                self._replace(plan, old)
+            except (FileNotFoundError, JobError) as error:
+                # Another process may have done it meanwhile; the chunks go when it is done.
+                if self._footer(plan).retry < self.number:
+                    raise OutputError(f"{plan.shard.name}: {error}") from error
         self.manifest.output.remove_tree(chunk_folder(plan.shard.name, self.number))
         return self._footer(plan).tally
 
@@ -67,12 +76,16 @@ class Amendment:
         footers = {Chunk(f.shard, f.start, f.stop): f for f in found}
         chosen = cover(footers)
         if sum(chunk.rows for chunk in chosen) != old.tally.failed:
-            raise OutputError(f"{plan.shard.name}: not every failed row has been answered again")
+            raise OutputError("not every failed row has been answered again")
         footer = _amended(old, [footers[chunk] for chunk in chosen], self.number)
+
+        def write(file: BinaryIO) -> None:
+            write_table(file, self._tables(plan, chosen, footer.dimensions), footer)
+            if self.manifest.under_way() != self.number:
+                raise OutputError(f"retry {self.number} is over")
+
         self.manifest.output.overwrite(
-            response_name(plan.shard),
-            lambda file: write_table(file, self._tables(plan, chosen, footer.dimensions), footer),
-            lambda path: check_table(path, footer),
+            response_name(plan.shard), write, lambda path: check_table(path, footer)
         )
 
     def _tables(
@@ -89,13 +102,17 @@ class Amendment:
                     yield _renewed(before, with_vectors(after, lengths))
 
     def _footer(self, plan: ShardPlan) -> Footer:
-        return self.manifest.footer(response_name(plan.shard))
+        name = response_name(plan.shard)
+        try:
+            return self.manifest.footer(name)
+        except FileNotFoundError:
+            raise OutputError(f"{self.manifest.output.url}/{name}: is absent, and can't be retried") from None
 
 
 def _amended(old: Footer, fresh: Iterable[Footer], number: int) -> Footer:
-    tally, lengths = replace(old.tally, failed=0), set(old.dimensions)
+    tally, lengths = old.kept, set(old.dimensions)
     for footer in fresh:
-        tally = tally + replace(footer.tally, rows=0)
+        tally += footer.tally
         lengths |= set(footer.dimensions)
     return replace(old, tally=tally, dimensions=tuple(sorted(lengths)), retry=number)
 

@@ -20,10 +20,9 @@ from pipeline.answer.openai_body import to_openai
 from pipeline.errors import ConfigError, OutputError
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
-from pipeline.output.records import RECORD, SUCCESS, WORK, chunk_name, read_record, response_name
+from pipeline.output.records import RECORD, SUCCESS, WORK, answers_of, chunk_name, read_record, response_name
 from pipeline.shard.assembly import cover
 from pipeline.shard.footer import read_footer
-from pipeline.shard.parquet import parquet_file
 from pipeline.shard.shards import Chunk
 from pipeline.storage import Storage
 
@@ -67,12 +66,9 @@ def export(
     """
     _check_targets(file, errors)
     answers = _open(output_url, partial)
-    try:
-        if errors is None:
-            return _write(file, answers, "all", tell)
-        results, failures = _write(file, answers, "succeeded", tell), _write(errors, answers, "failed", tell)
-    except pa.ArrowException as error:
-        raise OutputError(f"output {output_url}: {error}: see nightherd verify") from error
+    if errors is None:
+        return _write(file, answers, "all", tell)
+    results, failures = _write(file, answers, "succeeded", tell), _write(errors, answers, "failed", tell)
     return Exported(results.lines + failures.lines, failures.lines, results.rows)
 
 
@@ -120,8 +116,7 @@ class _Answers:
                 yield chunk.start + at, own.slice(at, _ROWS)
 
     def _response(self, shard: str, start: int = 0) -> Iterator[tuple[int, pa.Table]]:
-        with self.manifest.output.open_input(response_name(shard)) as file:
-            parquet = parquet_file(file, buffer_size=1 << 20)
+        with answers_of(self.manifest.output, response_name(shard), 1 << 20) as parquet:
             self._check(parquet, shard)
             at, names = 0, _own(parquet.schema_arrow)
             for batch in parquet.iter_batches(batch_size=_ROWS, columns=names, use_threads=False):
@@ -133,7 +128,7 @@ class _Answers:
         footer = read_footer(parquet)
         found = (footer.fingerprint, footer.shard, footer.start, footer.stop)
         if found != (self.manifest.fingerprint.digest, shard, 0, self.shards[shard]):
-            raise OutputError(f"{self._path(shard)} doesn't hold this job's answers: see nightherd verify")
+            raise OutputError("doesn't hold this job's answers")
 
     def _chunks(self, shard: str) -> list[Chunk]:
         return cover(Chunk(f.shard, f.start, f.stop) for f in self.manifest.chunk_footers(shard))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, BinaryIO
 
@@ -15,7 +17,7 @@ import pyarrow.parquet as pq
 from pipeline.config import JobConfig, make_job
 from pipeline.errors import OutputError
 from pipeline.shard.footer import Footer, read_footer
-from pipeline.shard.parquet import parquet_file
+from pipeline.shard.parquet import footer_digest, parquet_file
 from pipeline.shard.shards import Chunk, Shard, output_of
 from pipeline.storage import Storage
 from pipeline.tally import Tally
@@ -27,6 +29,7 @@ REPACK = f"{WORK}/repack.json"
 RESPONSES = "responses"
 USAGE = "usage.parquet"
 SUCCESS = "_SUCCESS"
+_READERS = 16
 _PACKAGES = ("nightherd", "ray", "llama-cpp-python", "pyarrow")
 USAGE_SCHEMA = pa.schema(
     [("shard", pa.string())]
@@ -36,13 +39,50 @@ USAGE_SCHEMA = pa.schema(
 )
 
 
-def footer_of(output: Storage, name: str) -> Footer:
-    """The footer of a file of the output. Raises OutputError naming the file, FileNotFoundError."""
+@contextmanager
+def answers_of(output: Storage, name: str, buffer_size: int = 0) -> Iterator[pq.ParquetFile]:
+    """A file of answers. What is broken in it raises an OutputError that names it; FileNotFoundError.
+
+    buffer_size: as `parquet_file`."""
     with output.open_input(name) as file:
         try:
-            return read_footer(parquet_file(file))
-        except (OutputError, pa.ArrowException) as error:
-            raise OutputError(f"{output.url}/{name}: {error}") from error
+            yield parquet_file(file, buffer_size, checked=True)
+        except FileNotFoundError:
+            raise
+        except (OutputError, pa.ArrowException, OSError) as error:
+            raise OutputError(
+                f"{output.url}/{name}: {error}; remove it, and nightherd run answers its rows again"
+            ) from error
+
+
+def footer_of(output: Storage, name: str) -> Footer:
+    """The footer of a file of answers; as `answers_of`."""
+    with answers_of(output, name) as parquet:
+        return read_footer(parquet)
+
+
+def footers_of(output: Storage, names: Iterable[str]) -> dict[str, Footer]:
+    """The footers of those of the files that are there, in the order of `names`; as `answers_of`."""
+
+    def footer_if_there(name: str) -> tuple[str, Footer] | None:
+        try:
+            return name, footer_of(output, name)
+        except FileNotFoundError:
+            return None
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        return dict(filter(None, pool.map(footer_if_there, names)))
+
+
+def digests_of(output: Storage, shards: Iterable[str]) -> dict[str, str]:
+    """What tells each shard's response file from any other that somebody may put in its place."""
+
+    def digest(shard: str) -> tuple[str, str]:
+        with output.open_input(response_name(shard)) as file:
+            return shard, footer_digest(file)
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        return dict(pool.map(digest, shards))
 
 
 def read_record(output: Storage, name: str) -> dict[str, Any] | None:
@@ -52,7 +92,7 @@ def read_record(output: Storage, name: str) -> dict[str, Any] | None:
         record = json.loads(output.read_bytes(name))
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise OutputError(f"{output.url}/{name}: not JSON: {error}") from None
     if name in (SUCCESS, RECORD) and not (isinstance(record, dict) and "fingerprint" in record):
         raise OutputError(f"{output.url}/{name}: not a record of nightherd's")

@@ -13,16 +13,25 @@ import pyarrow.parquet as pq
 
 from pipeline.config import RequestConfig
 from pipeline.errors import InputError, JobError, OutputError
-from pipeline.output.records import RESPONSES, SUCCESS, USAGE, USAGE_SCHEMA, WORK, read_record, response_name
+from pipeline.output.fingerprint import Fingerprint
+from pipeline.output.records import (
+    RESPONSES,
+    SUCCESS,
+    USAGE,
+    USAGE_SCHEMA,
+    WORK,
+    read_record,
+    response_name,
+)
 from pipeline.request.rows import RowReader, records
 from pipeline.shard.footer import Footer, check_counts, read_footer
-from pipeline.shard.parquet import parquet_file
+from pipeline.shard.parquet import footer_digest, parquet_file
 from pipeline.shard.shard_reader import ShardReader
 from pipeline.shard.shards import Shard, ShardPlan, chunks, list_shards, plan_shard
 from pipeline.storage import Storage
 from pipeline.tally import Tally
 
-_COLUMNS = ["custom_id", "status_code", "error"]
+_BATCH = 256
 
 
 @dataclass
@@ -34,7 +43,7 @@ class Report:
 
 
 def verify(output_url: str, deep: bool = False) -> Report:
-    """Recounts an output. Reads every row's status and usage, and the footers of the input if it is there.
+    """Recounts an output. Reads all of its files, and the footers of the input if it is there.
 
     deep: the input must be there, and each of its rows is compared by name with the answer in its place.
     """
@@ -51,16 +60,28 @@ class _Verification:
         files = self.output.list()
         with self._noting(SUCCESS):
             self.success = read_record(self.output, SUCCESS) or {}
-        if not self.success:
-            self._note(f"{SUCCESS} is absent: the job is not finished")
+            if not self.success:
+                raise OutputError("is absent: the job is not finished")
+            self._check_record()
+        if self.report.problems:
             return self.report
         left = [name for name in files if name.startswith(f"{WORK}/")]
         if left:
             self._note(f"{WORK}: {len(left)} file(s) left of a finished job, {left[0]} among them")
         tallies = self._check_responses([name for name in files if name.startswith(f"{RESPONSES}/")])
-        self._check_totals(tallies)
-        self._check_input(deep)
+        with self._noting(SUCCESS):
+            self._check_totals(tallies)
+            self._check_input(deep)
         return self.report
+
+    def _check_record(self) -> None:
+        record = self.success["record"]
+        if Fingerprint(record).digest != self.success["fingerprint"]:
+            raise OutputError("what it records of the job isn't what its fingerprint was made of")
+        rows = {name: shard["rows"] for name, shard in record["input"].items()}
+        if self.success["shards"] != rows:
+            raise OutputError(f"says {self.success['shards']} of the shards' rows, the job had {rows}")
+        Tally.from_dict(self.success["totals"])
 
     def _check_responses(self, files: list[str]) -> dict[str, Tally]:
         """Each shard's tally, where its file is sound."""
@@ -72,8 +93,12 @@ class _Verification:
         tallies: dict[str, Tally] = {}
         for name in sorted(set(files) & set(shards)):
             with self._noting(name), self.output.open_input(name) as file:
-                footer = self._check_response(parquet_file(file), shards[name])
+                footer = self._check_response(
+                    parquet_file(file, buffer_size=1 << 20, checked=True), shards[name]
+                )
                 tallies[footer.shard] = footer.tally
+                if self.success.get("digests", {}).get(footer.shard) not in (None, footer_digest(file)):
+                    raise OutputError("has been changed since the job finished")
         return tallies
 
     def _check_response(self, parquet: pq.ParquetFile, shard: str) -> Footer:
@@ -86,7 +111,8 @@ class _Verification:
                 f"holds rows {footer.start} to {footer.stop} of {footer.shard}, not all of {shard}"
             )
         check_counts(parquet, footer.tally)
-        for batch in parquet.iter_batches(batch_size=8192, columns=_COLUMNS, use_threads=False):
+        # All columns: what can't be read is no answer.
+        for batch in parquet.iter_batches(batch_size=_BATCH, use_threads=False):
             _check_rows(batch)
         return footer
 
@@ -99,7 +125,7 @@ class _Verification:
             self._note(f"{SUCCESS}: says {recorded}, the shards add up to {self.report.totals.to_dict()}")
         with self._noting(USAGE), self.output.open_input(USAGE) as file:
             rows = parquet_file(file).read(columns=USAGE_SCHEMA.names, use_threads=False).to_pylist()
-            names = [row["shard"] for row in rows]
+            names = [row["shard"] or "" for row in rows]
             if sorted(names) != sorted(self.success["shards"]):
                 raise OutputError(
                     f"has {len(names)} rows, not one for each of {len(self.success['shards'])} shards"
@@ -174,8 +200,10 @@ class _Noting:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         if isinstance(error, FileNotFoundError):
             self.note(f"{self.name}: is absent")
-        elif isinstance(error, JobError | pa.ArrowException | OSError | KeyError):
+        elif isinstance(error, JobError | pa.ArrowException | OSError):
             self.note(f"{self.name}: {error}")
+        elif isinstance(error, AttributeError | KeyError | TypeError | ValueError):
+            self.note(f"{self.name}: can't be read: {error!r}")
         else:
             return False
         return True

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 from pipeline.errors import OutputError
-from pipeline.output.records import PROGRESS, RECORD, RESPONSES, SUCCESS, footer_of, read_record
+from pipeline.output.records import PROGRESS, RECORD, RESPONSES, SUCCESS, footers_of, read_record
 from pipeline.storage import Storage
 from pipeline.tally import Tally
 
-_READERS = 16
 SILENCE = 60.0
 """Seconds without a word from a job's driver after which the job counts as stopped."""
 
@@ -47,8 +44,14 @@ class Status:
 
 
 def status(output_url: str) -> Status:
-    """Raises OutputError where no job has begun."""
-    output = Storage.at(output_url)
+    """Raises OutputError where no job has begun, or its records can't be read."""
+    try:
+        return _status(Storage.at(output_url), output_url)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise OutputError(f"output {output_url}: its records can't be read: {error!r}") from error
+
+
+def _status(output: Storage, output_url: str) -> Status:
     success = read_record(output, SUCCESS)
     if success:
         return _finished(success)
@@ -66,8 +69,9 @@ def _finished(success: Mapping[str, Any]) -> Status:
 
 def _unfinished(output: Storage, record: Mapping[str, Any], progress: Mapping[str, Any]) -> Status:
     shards = record.get("record", {}).get("input", {})
-    with ThreadPoolExecutor(_READERS) as pool:
-        committed = [f.tally for f in pool.map(partial(footer_of, output), output.list(RESPONSES))]
+    retry = record.get("retry", 0)
+    footers = footers_of(output, output.list(RESPONSES)).values()
+    committed = [footer.kept if footer.awaits(retry) else footer.tally for footer in footers]
     told = Tally.from_dict(progress["tally"]) if progress.get("tally") else Tally()
     tally = max(told, sum(committed, Tally()), key=lambda t: t.rows)
     ago = max(0.0, time.time() - progress["updated"]) if "updated" in progress else None
@@ -76,7 +80,7 @@ def _unfinished(output: Storage, record: Mapping[str, Any], progress: Mapping[st
         state="stopped" if silent else "running",
         rows_done=max(int(progress.get("rows_done", 0)), tally.rows),
         rows_total=sum(shard["rows"] for shard in shards.values()),
-        shards_done=len(committed),
+        shards_done=sum(not footer.awaits(retry) for footer in footers),
         shards_total=len(shards),
         tally=tally,
         rows_per_second=progress.get("rows_per_second"),

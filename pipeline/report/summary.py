@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import pyarrow.compute as pc
 
+from pipeline.output.records import answers_of
 from pipeline.report.progress import span
-from pipeline.shard.parquet import parquet_file
 from pipeline.storage import Storage
 from pipeline.tally import Tally
 
@@ -68,8 +68,8 @@ def error_counts(output: Storage, names: Iterable[str]) -> Counter[str]:
     """Rows with an error in the response files of these names, by its code."""
     codes: Counter[str] = Counter()
     for name in names:
-        with output.open_input(name) as file:
-            column = parquet_file(file).read(columns=["error.code"], use_threads=False).column("error")
+        with answers_of(output, name) as parquet:
+            column = parquet.read(columns=["error.code"], use_threads=False).column("error")
         for entry in pc.value_counts(pc.struct_field(column, "code")).to_pylist():
             if entry["values"]:
                 codes[entry["values"]] += entry["counts"]

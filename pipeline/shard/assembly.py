@@ -27,7 +27,7 @@ def write_table(file: BinaryIO, tables: Iterable[pa.Table], footer: Footer) -> N
     """Writes tables of one schema, one at least, in order."""
     groups = _groups(tables)
     first = next(groups)
-    writer = pq.ParquetWriter(file, first.schema, compression="zstd")
+    writer = pq.ParquetWriter(file, first.schema, compression="zstd", write_page_checksum=True)
     # No `with`: it would add a valid footer to what an exception left unfinished.
     writer.write_table(first)
     for group in groups:

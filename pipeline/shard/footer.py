@@ -33,6 +33,15 @@ class Footer:
     dimensions: tuple[int, ...] = ()
     retry: int = 0
 
+    def awaits(self, retry: int) -> bool:
+        """Whether the retry of this number has still to go over the file."""
+        return self.retry < retry and self.tally.failed > 0
+
+    @property
+    def kept(self) -> Tally:
+        """What a retry leaves of the tally. Failed rows cost nothing but their attempts, which add up."""
+        return replace(self.tally, rows=self.tally.succeeded, failed=0)
+
     def to_bytes(self) -> bytes:
         return json.dumps(asdict(self) | {"tally": self.tally.to_dict()}, sort_keys=True).encode()
 
@@ -51,9 +60,9 @@ def read_footer(parquet: pq.ParquetFile) -> Footer:
         raise OutputError("not a file of nightherd's: its footer bears no record")
     try:
         footer = Footer.from_bytes(metadata[KEY])
+        rows = {parquet.metadata.num_rows, footer.stop - footer.start, footer.tally.rows}
     except (ValueError, KeyError, TypeError) as error:
         raise OutputError(f"the record in its footer can't be read: {error!r}") from None
-    rows = {parquet.metadata.num_rows, footer.stop - footer.start, footer.tally.rows}
     if len(rows) > 1:
         raise OutputError(
             f"its footer speaks of {footer.tally.rows} rows, it has {parquet.metadata.num_rows}"

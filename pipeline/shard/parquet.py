@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 
-def parquet_file(file: pa.NativeFile, buffer_size: int = 0) -> pq.ParquetFile:
+def parquet_file(file: pa.NativeFile, buffer_size: int = 0, checked: bool = False) -> pq.ParquetFile:
     """An open file's rows. Read with use_threads=False, it is read by the calling thread alone.
 
-    buffer_size: bytes of a column chunk to read at a time; 0 reads it whole.
+    buffer_size: bytes of a column chunk to read at a time; 0 reads it whole. checked: pages that bear a
+    checksum are held against it.
     """
     # Pre-buffering reads on threads of Arrow's, whatever use_threads says. One of them may let go of a
     # Python buffer after Python has begun to end, which aborts the process.
-    return pq.ParquetFile(file, pre_buffer=False, buffer_size=buffer_size)
+    return pq.ParquetFile(file, pre_buffer=False, buffer_size=buffer_size, page_checksum_verification=checked)
+
+
+def footer_digest(file: pa.NativeFile) -> str:
+    """A hash, hex, of a file's footer: the sizes, places and ranges of all its pieces, and its notes."""
+    size = file.size()
+    file.seek(size - 8)
+    length = int.from_bytes(file.read(4), "little")
+    file.seek(size - 8 - length)
+    return hashlib.blake2b(file.read(length), digest_size=16).hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import InputError, StorageError
 from pipeline.shard.jsonl import LINE, index_lines, name_hash
-from pipeline.shard.parquet import parquet_file
+from pipeline.shard.parquet import footer_digest, parquet_file
 from pipeline.storage import Entry, Storage
 
 CHUNK_ROWS = 256
@@ -116,7 +115,7 @@ def list_shards(input_url: str, output_url: str | None = None) -> list[Shard]:
     if not shards and any(c in input_url for c in _MAGIC):
         shards = _named(input_url)
     if output_url is not None:
-        own = f"{_url(Storage.at(output_url))}/"
+        own = f"{Storage.at(output_url).address()}/"
         shards = [shard for shard in shards if not shard.path.startswith(own)] or shards
     if not shards:
         raise InputError(f"input {input_url}: no {' or '.join(SUFFIXES)} file there")
@@ -160,13 +159,7 @@ def _named(pattern: str) -> list[Shard]:
 
 
 def _shard(folder: Storage, name: str, entry: Entry) -> Shard:
-    return Shard(name, _url(folder, name), entry.size, entry.stamp)
-
-
-def _url(folder: Storage, name: str = "") -> str:
-    """The full path or URL of a folder, or of a file in it."""
-    path = folder.path(name)
-    return path if folder.local else str(folder.fs.unstrip_protocol(path))
+    return Shard(name, folder.address(name), entry.size, entry.stamp)
 
 
 def _is_data(name: str) -> bool:
@@ -192,15 +185,7 @@ def _plan_parquet(shard: Shard, file: pa.NativeFile) -> ShardPlan:
     if len(set(columns)) < len(columns):
         raise pa.ArrowInvalid("two columns bear the same name")
     repeats = _repeats(_hashes(parquet)) if "custom_id" in columns else ()
-    return ShardPlan(shard, parquet.metadata.num_rows, _footer_digest(file), repeats, columns)
-
-
-def _footer_digest(file: pa.NativeFile) -> str:
-    size = file.size()
-    file.seek(size - 8)
-    length = int.from_bytes(file.read(4), "little")
-    file.seek(size - 8 - length)
-    return hashlib.blake2b(file.read(length), digest_size=16).hexdigest()
+    return ShardPlan(shard, parquet.metadata.num_rows, footer_digest(file), repeats, columns)
 
 
 def _hashes(parquet: pq.ParquetFile) -> NDArray[np.uint64]:

@@ -119,8 +119,16 @@ class ObservedManifest(Manifest):
         self._driver, self._prompts = driver, case.prompts
         self.opening = False
 
+    def begin(self) -> bool:
+        finished = super().begin()
+        self._driver.process.phase = self.retry
+        return finished
+
     def reopen(self) -> int:
+        # Which answers stay is known when the number is.
+        self.opening = False
         number = self._driver.process.phase = super().reopen()
+        self.opening = True
         for prompts in self._prompts.values():
             self._know(prompt for prompt in prompts if not Fate.of(prompt, number - 1).code)
         return number
