@@ -83,17 +83,18 @@ def _responder(
         )
     memory = _cache_memory(job.engine, file, threads, gpus)
     settings = fit(job.engine, file.traits, threads=threads, on_gpu=gpus > 0, memory=memory)
-    return _generative(job, LlamaGenerativeModel(file, settings), settings, identity, names, elsewhere)
+    return _generative(job, file, settings, identity, names, elsewhere)
 
 
 def _generative(
     job: JobConfig,
-    model: LlamaGenerativeModel,
+    file: LlamaFile,
     settings: EngineSettings,
     identity: Identity,
     names: frozenset[str],
     elsewhere: Elsewhere[Answer] | None,
 ) -> GenerativeResponder:
+    model = LlamaGenerativeModel(file, settings)
     engine = Engine(
         model,
         slots=settings.slots,
@@ -114,6 +115,7 @@ def _generative(
         answers,
         names=names,
         context=settings.context,
+        limit=file.traits.context,
         seconds=job.retry.row_deadline,
         template=template,
         reuse=job.engine.reuse_answers,

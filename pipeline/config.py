@@ -142,7 +142,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
         raise ConfigError(f"--set {text!r}: expected KEY=VALUE, for example engine.slots=32")
     try:
         return name, yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"--set {name}: the value {value!r} is not YAML: {error}") from None
 
 
@@ -151,7 +151,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the job file {path} can't be read: {error}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"the job file {path} is not YAML: {error}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"the job file {path} must be a mapping of keys such as model, input, output")

@@ -20,11 +20,11 @@ from pipeline.model.models import LocalModel, fetch_model
 from pipeline.output.amendment import Amendment
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
-from pipeline.output.records import input_shards, response_name
+from pipeline.output.records import response_name
 from pipeline.report.summary import Summary, error_counts
 from pipeline.run import FIRST_ROWS, Run
 from pipeline.screen import JobScreen
-from pipeline.shard.shards import CHUNK_ROWS, Shard, ShardPlan, plan_shard
+from pipeline.shard.shards import CHUNK_ROWS, Shard, ShardPlan, list_shards, plan_shard
 from pipeline.storage import Storage
 from pipeline.tally import Tally
 from pipeline.worker import check_input
@@ -82,7 +82,7 @@ def _drive(
 ) -> Summary:
     job = anchored(job)
     began = time.monotonic()
-    shards = input_shards(job.input.path, Storage.at(job.output.path))
+    shards = list_shards(job.input.path, job.output.path)
     model = model or fetch_model(job.model)
     with ExitStack() as stack:
         if len(shards) > PLANNED_HERE:

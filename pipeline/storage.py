@@ -56,7 +56,7 @@ class Storage:
         """The folder at a local path or fsspec URL; it need not exist. Raises StorageError."""
         try:
             fs, root = fsspec.core.url_to_fs(url, **_options(url))
-        except (ImportError, ValueError) as error:
+        except (ImportError, ValueError, OSError) as error:
             raise StorageError(f"{url}: {error}") from None
         return cls(url.rstrip("/") or "/", fs, str(root).rstrip("/"))
 
@@ -74,8 +74,8 @@ class Storage:
     def path(self, name: str) -> str:
         return f"{self.root}/{name}" if name else self.root
 
-    def address(self, name: str) -> str:
-        """Where a file is, for `around`."""
+    def address(self, name: str = "") -> str:
+        """The full path or URL of a file, or of the folder itself."""
         path = self.path(name)
         return path if self.local else str(self.fs.unstrip_protocol(path))
 

@@ -122,7 +122,7 @@ class OpenShard:
         self._kind = kind
         self._row_reader = RowReader(job.request, plan.columns, plan.shard.name)
         self._duplicates = frozenset(plan.duplicates)
-        self.reader = ShardReader(plan)
+        self.reader = ShardReader(plan, {*self._row_reader.columns, *self._keep})
 
     def rows(self, table: pa.Table, chunk: Chunk) -> list[Row]:
         """The chunk's rows as requests, or as the errors that they are answered with."""
@@ -142,8 +142,9 @@ def check_input(job: JobConfig, plan: ShardPlan) -> None:
     RowReader(job.request, plan.columns, plan.shard.name)
     missing = [name for name in job.output.keep if name not in plan.columns]
     if missing:
+        columns = ", ".join(plan.columns) or "none"
         raise InputError(
-            f"{plan.shard.name}: output.keep names {', '.join(missing)}, but it has no such column"
+            f"{plan.shard.name}: output.keep names {', '.join(missing)}, but its columns are {columns}"
         )
 
 

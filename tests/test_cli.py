@@ -84,6 +84,7 @@ def test_flags_override_settings_and_settings_override_the_file(jobs, tmp_path):
         (["run", *THREE_FLAGS, "--set", "engine.slotz=3"], "engine.slotz"),
         (["run", *THREE_FLAGS, "--set", "engine.slots=many"], "engine.slots"),
         (["run", *THREE_FLAGS, "--set", "engine.slots"], "KEY=VALUE"),
+        (["run", *THREE_FLAGS, "--set", "engine.slots=" + "[" * 5000], "engine.slots"),
         (["run", *THREE_FLAGS, "--actors", "0"], "cluster.actors"),
         (["run", "absent.yaml"], "absent.yaml"),
         (["run", *THREE_FLAGS, "--nonsense"], "--nonsense"),
@@ -118,3 +119,13 @@ def test_verify_prints_problems_and_ends_accordingly(monkeypatch, problems, exit
     result = call("verify", "out")
     assert result.exit_code == exit_status
     assert all(problem in result.output for problem in problems)
+
+
+@pytest.mark.parametrize("record", ['{"committer": "magic"}', "{}", "[]", "", "null", "[" * 9**5])
+@pytest.mark.parametrize("command", ["status", "verify", "retry", "export"])
+def test_a_success_file_of_another_tool_is_no_job(tmp_path, command, record):
+    (tmp_path / "_SUCCESS").write_text(record)
+    result = call(command, str(tmp_path), *(["-"] if command == "export" else []))
+    assert result.exit_code == 1
+    assert "_SUCCESS: not " in result.output
+    assert isinstance(result.exception, SystemExit)

@@ -53,3 +53,8 @@ def test_a_refused_row_takes_nobody_along():
         None,
     ]
     assert embedded == 1
+
+
+def test_the_input_that_is_too_long_is_named():
+    (record,), _ = respond([["a", "x" * 100]])
+    assert (record["error"]["code"], record["error"]["param"]) == ("context_length_exceeded", "input[1]")

@@ -117,7 +117,8 @@ def test_many_rows_and_row_groups_keep_their_order() -> None:
     assert ids_of(exported(job)) == job.names
 
 
-def test_an_unfinished_job_is_refused_unless_a_part_will_do() -> None:
+def test_an_unfinished_job_is_refused_unless_a_part_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.answer.answers.time.time", lambda: 1.0)
     job = Job({"a.parquet": [FINE] * 5, "b.parquet": [FINE] * 9, "c.parquet": [FINE]}).commit("a.parquet")
     for start in (4, 0):
         job.commit_chunk(Chunk("b.parquet", start, start + 3))
@@ -151,7 +152,7 @@ def test_an_absent_or_foreign_answer_ends_the_export_and_nothing_is_written() ->
     target = f"{job.url}-export/results.jsonl"
     data = job.manifest.output.read_bytes(response_name("a.parquet"))
     job.manifest.output.replace(response_name("b.parquet"), data)
-    with pytest.raises(OutputError, match=r"responses/b.parquet doesn't hold this job's answers"):
+    with pytest.raises(OutputError, match=r"responses/b.parquet: doesn't hold this job's answers"):
         export(job.url, target)
     job.manifest.output.remove(response_name("b.parquet"))
     with pytest.raises(OutputError, match=r"responses/b.parquet is absent"):
@@ -193,8 +194,31 @@ def test_a_target_that_is_no_file_is_refused(target: str) -> None:
 def test_both_files_must_differ(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="another file"):
         export("memory://anything", "-", "-")
+    with pytest.raises(ConfigError, match="another file"):
+        export("memory://anything", f"{tmp_path}/a.jsonl", f"{tmp_path}/./a.jsonl")
     with pytest.raises(ConfigError, match="expected a file"):
         export("memory://anything", str(tmp_path))
+
+
+def test_the_record_of_all_shards_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = Job({f"{n}.parquet": [FINE] * 3 for n in range(4)}).finish()
+    hashed: list[Any] = []
+    original = json.dumps
+    monkeypatch.setattr(
+        "pipeline.output.fingerprint.json.dumps",
+        lambda value, **options: (
+            (hashed.append(value) if "input" in value else None) or original(value, **options)
+        ),
+    )
+    assert len(lines_of(exported(job))) == 12
+    assert len(hashed) == 1
+
+
+def test_an_answer_that_cannot_be_read_is_an_output_error() -> None:
+    job = Job({"a.parquet": [FINE]}).finish()
+    job.manifest.output.replace(response_name("a.parquet"), b"PAR1")
+    with pytest.raises(OutputError, match=r"a\.parquet: .*; remove it"):
+        exported(job)
 
 
 def test_the_command_line_says_what_it_wrote(tmp_path: Path) -> None:

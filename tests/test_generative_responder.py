@@ -92,6 +92,22 @@ def test_a_refused_row_is_refused_again_and_takes_nobody_along(case):
     assert codes == ["context_length_exceeded", None, "context_length_exceeded"]
 
 
+def test_more_tokens_than_the_models_context_has_are_refused_and_more_than_the_rows_are_cut():
+    case = Case(limit=1000)
+    within, beyond = case.ask(CHAT | {"max_tokens": 1000, "seed": 1}, CHAT | {"max_tokens": 1001})
+    assert within["status_code"] == 200
+    assert (beyond["error"]["code"], beyond["error"]["param"]) == ("invalid_request", "max_tokens")
+    assert "from 1 to 1000" in beyond["error"]["message"]
+    case.responder.close()
+
+
+def test_the_default_of_max_tokens_may_be_more_than_a_context_holds():
+    case = Case(limit=100)
+    (answer,) = case.ask({"prompt": "x"}, endpoint="/v1/completions")
+    assert answer["status_code"] == 200
+    case.responder.close()
+
+
 @settings(deadline=None, max_examples=25)
 @given(n=st.integers(1, 12), temperature=st.sampled_from([0, 1.0]))
 def test_n_choices_cost_one_prompt(n, temperature):

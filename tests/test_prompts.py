@@ -277,3 +277,12 @@ def test_a_text_beyond_any_context_is_refused_untokenised() -> None:
     with pytest.raises(RowError, match="the context holds 16") as caught:
         embedding_inputs(FakeVocabulary(), embedding(["a", huge]), context=16)
     assert caught.value.param == "input[1]"
+
+
+def test_a_prompt_that_leaves_no_room_for_an_answer_is_refused_by_its_name() -> None:
+    builder = PromptBuilder(FakeVocabulary(), context=8)
+    assert len(builder.build(completion([1] * 7))) == 7
+    for request, param in ((completion([1] * 8), "prompt"), (chat(("user", "hello")), "messages")):
+        refused = refusal(builder, request)
+        assert (refused.code, refused.param) == ("context_length_exceeded", param)
+        assert "at most 7 leave room" in refused.message

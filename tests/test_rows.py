@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from uuid import UUID
 
 import pyarrow as pa
 import pytest
@@ -46,7 +47,11 @@ def batch(body: Any, url: Any = "/v1/completions", **others: Any) -> dict[str, A
         ({"custom_id": None, "id": "i"}, "i"),
         ({"custom_id": 7}, "7"),
         ({"custom_id": b"c"}, "c"),
+        ({"custom_id": "", "id": "i"}, "i"),
+        ({"custom_id": b""}, "a/b.parquet:3"),
+        ({"custom_id": UUID(int=7)}, "00000000-0000-0000-0000-000000000007"),
         ({"id": 7}, "7"),
+        ({"custom_id": 7.0}, "7"),
         ({"id": 7.5}, "a/b.parquet:3"),
         ({"id": None}, "a/b.parquet:3"),
         ({}, "a/b.parquet:3"),
@@ -83,6 +88,13 @@ def test_a_bare_rows_columns_set_its_fields_and_others_are_data() -> None:
     assert (found.max_tokens, found.stop, found.seed) == (3, ("a",), None)
     assert error({"prompt": "Hi", "stream": True}).param == "stream"
     assert error({"prompt": "Hi", "dimensions": 2}).code == "unsupported_parameter"
+
+
+@pytest.mark.parametrize("name", ["guided_json", "repetition_penalty", "n_predict", "prompt_cache_key"])
+def test_a_column_that_bears_a_field_of_other_servers_is_never_passed_over(name: str) -> None:
+    refused = error({"prompt": "Hi", name: "something"})
+    assert (refused.code, refused.param) == ("unsupported_parameter", name)
+    assert isinstance(request({"prompt": "Hi", name: None}), CompletionRequest)
 
 
 def test_a_bare_row_that_asks_for_none_or_two_is_an_error() -> None:
@@ -158,6 +170,13 @@ def test_what_is_wrong_in_a_batch_line(record: dict[str, Any], param: str, reaso
     assert isinstance(row.request, RowError)
     assert row.request.param == param
     assert reason in row.request.message
+
+
+def test_a_page_beside_its_prompt_is_no_batch_line() -> None:
+    page = {"url": "https://example.com", "body": "<p>Hi</p>"}
+    assert request(page | {"prompt": "Hi"}) == request({"prompt": "Hi"})
+    assert request(batch({"prompt": "Hi"}) | {"prompt": "kept"}) == request({"prompt": "Hi"})
+    assert request({"line": json.dumps(page | {"prompt": "Hi"})}) == request({"prompt": "Hi"})
 
 
 def test_json_lines_are_batch_lines_or_bare_requests() -> None:
@@ -245,6 +264,16 @@ def test_a_template_renders_the_rows_columns() -> None:
     assert request({"a b": 5}, template={"prompt": "{{ row['a b'] }}!"}).prompt == "5!"
 
 
+def test_columns_and_fields_go_before_what_jinja_and_python_offer() -> None:
+    found = request(
+        {"range": "cheap", "order": {"items": "tea", "note": None}},
+        template={"prompt": "{{ range }} {{ order.items }}{{ order.note }}{{ dict(a=1).a }}"},
+    )
+    assert found.prompt == "cheap tea1"
+    assert request({"n": 2}, template={"prompt": "{% for i in range(n) %}x{% endfor %}"}).prompt == "xx"
+    assert request({"range": "cheap"}, template={"prompt": "{{ range }}"}).prompt == "cheap"
+
+
 def test_a_template_that_is_only_a_column_keeps_its_type() -> None:
     template = {"messages": "{{ chat }}", "max_tokens": "{{ limit }}", "stop": "{{ stop }}"}
     record = {"chat": MESSAGES, "limit": 5, "stop": ["a", "b"]}
@@ -288,6 +317,25 @@ def test_arrows_structs_are_read_without_their_null_fields() -> None:
     body = [{"prompt": "Hi", "seed": None}, {"prompt": "Hi", "seed": 5}]
     table = pa.table({"url": ["/v1/completions"] * 2, "body": body})
     assert [request(record).seed for record in records(table, ["url", "body"])] == [None, 5]
+
+
+def test_arrows_maps_are_objects() -> None:
+    text = pa.map_(pa.string(), pa.string())
+    columns = {
+        "messages": pa.array([[{"role": "user", "content": "Hi"}]] * 2, pa.list_(text)),
+        "logit_bias": pa.array([{5: 1.0}, {}], pa.map_(pa.int32(), pa.float64())),
+        "metadata": pa.array([{"a": "b"}, None], text),
+    }
+    first, second = (request(record) for record in records(pa.table(columns), tuple(columns)))
+    assert first == request({"messages": MESSAGES, "logit_bias": {"5": 1.0}, "metadata": {"a": "b"}})
+    assert second == request({"messages": MESSAGES})
+
+
+def test_a_map_that_has_a_key_twice_spoils_its_own_row_only() -> None:
+    column = pa.array([[("a", "b"), ("a", "c")], [("a", "b")]], pa.map_(pa.string(), pa.string()))
+    bad, good = records(pa.table({"prompt": ["Hi"] * 2, "metadata": column}), ["prompt", "metadata"])
+    assert error(bad).param == "metadata"
+    assert request(good).metadata == {"a": "b"}
 
 
 values = st.recursive(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import uuid
 from pathlib import Path
 
@@ -38,6 +40,31 @@ def test_a_folder_is_searched_to_its_depths_and_hidden_files_are_skipped(tmp_pat
     (tmp_path / "a/lines.jsonl").write_text("{}\n")
     assert [s.name for s in list_shards(str(tmp_path))] == ["a/c.parquet", "a/lines.jsonl", "b.parquet"]
     assert [s.name for s in list_shards(f"{tmp_path}/")] == ["a/c.parquet", "a/lines.jsonl", "b.parquet"]
+
+
+def test_an_output_within_the_input_is_no_part_of_it(tmp_path: Path) -> None:
+    for name in ("x.parquet", "out/responses/x.parquet", "outer/y.parquet"):
+        parquet(tmp_path / name)
+    for pattern in ("", "/**/*.parquet"):
+        found = list_shards(f"{tmp_path}{pattern}", str(tmp_path / "out"))
+        assert [s.name for s in found] == ["outer/y.parquet", "x.parquet"]
+    # An output that holds all of the input is refused where it begins.
+    assert list_shards(str(tmp_path / "outer"), str(tmp_path))
+
+
+def test_a_globs_characters_may_stand_in_the_name_of_what_is_there(tmp_path: Path) -> None:
+    for name in ("run[1]/x.parquet", "part[2].parquet", "part2.parquet"):
+        parquet(tmp_path / name)
+    assert [s.name for s in list_shards(f"{tmp_path}/run[1]")] == ["x.parquet"]
+    assert [s.name for s in list_shards(f"{tmp_path}/part[2].parquet")] == ["part[2].parquet"]
+    assert [s.name for s in list_shards(f"{tmp_path}/part[0-9].parquet")] == ["part2.parquet"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no such file can be made")
+def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    parquet(tmp_path / "a.parquet").rename(tmp_path / os.fsdecode(b"a\xff.parquet"))
+    with pytest.raises(InputError, match="is not UTF-8"):
+        list_shards(str(tmp_path))
 
 
 def test_one_file_bears_its_own_name(tmp_path: Path) -> None:
@@ -101,11 +128,11 @@ def test_chunks_cover_every_row_once(rows: int) -> None:
 
 
 @given(names=st.lists(st.sampled_from(["a", "b", "c", "", None]), max_size=12))
-def test_repeated_names_are_found_and_nulls_are_not_names(
+def test_repeated_names_are_found_and_nulls_and_empty_ones_are_not_names(
     tmp_path_factory: pytest.TempPathFactory, names: list[str | None]
 ) -> None:
     plan = plan_of(parquet(tmp_path_factory.mktemp("d") / "x.parquet", len(names), names=names))
-    expected = tuple(n for n, name in enumerate(names) if name is not None and name in names[:n])
+    expected = tuple(n for n, name in enumerate(names) if name and name in names[:n])
     assert plan.duplicates == expected
 
 
@@ -131,14 +158,37 @@ def test_a_pass_in_order_opens_each_row_group_once(tmp_path: Path, monkeypatch: 
     original = pq.ParquetFile.iter_batches
 
     def spy(self, *args, **kwargs):  # type: ignore[no-untyped-def]
-        passes.append(kwargs["row_groups"])
+        passes.append(args[1])
         return original(self, *args, **kwargs)
 
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", spy)
     with ShardReader(plan) as reader:
         for chunk in chunks(plan):
             reader.read(chunk)
-    assert passes == [[0, 1, 2]]
+    assert passes == [[0], [1], [2]]
+
+
+def test_only_the_columns_asked_for_are_read(tmp_path: Path) -> None:
+    inner = [{"b": n, "c": n} for n in range(5)]
+    columns = {"a": inner, "a.b": list("vwxyz"), "n": list(range(5)), "large": [b"x" * 1000] * 5}
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet", row_group_size=2)
+    plan = plan_of(tmp_path / "x.parquet")
+    cases = ((["n", "a"], ["a", "n"]), (["a.b"], ["a.b"]), (["gone"], ["a"]), (None, list(columns)))
+    for asked, read in cases:
+        with ShardReader(plan, asked) as reader:
+            table = reader.read(Chunk("x.parquet", 0, 5))
+        assert table.to_pydict() == {name: columns[name] for name in read}
+
+
+def test_a_chunk_spans_row_groups_whose_structs_hold_categories(tmp_path: Path) -> None:
+    roles = pa.array(["user", "assistant"] * 150).dictionary_encode()
+    turns = pa.StructArray.from_arrays([roles, pa.array(["Hi"] * 300)], ["role", "content"])
+    messages = pa.ListArray.from_arrays(pa.array(range(301), pa.int32()), turns)
+    pq.write_table(pa.table({"messages": messages}), tmp_path / "x.parquet", row_group_size=100)
+    plan = plan_of(tmp_path / "x.parquet")
+    with ShardReader(plan) as reader:
+        found = [turn for chunk in chunks(plan) for turn in reader.read(chunk).column("messages").to_pylist()]
+    assert found == messages.to_pylist()
 
 
 def test_a_shard_that_shrank_is_an_input_error(tmp_path: Path) -> None:

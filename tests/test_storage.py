@@ -239,3 +239,14 @@ def test_a_refusal_is_not_retried(storage: Storage) -> None:
 def test_an_unknown_protocol_is_a_storage_error() -> None:
     with pytest.raises(StorageError, match="nosuch"):
         Storage.at("nosuch://bucket/x")
+
+
+def test_an_archive_that_is_absent_is_a_storage_error(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"absent\.zip"):
+        Storage.at(f"zip://a.parquet::file://{tmp_path}/absent.zip")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder in which none can be made")
+def test_a_folder_that_cannot_be_made_is_a_storage_error() -> None:
+    with pytest.raises(StorageError, match="can't write a: "):
+        Storage.at("/proc/absent/out").publish("a", lambda file: None)

@@ -73,9 +73,9 @@ def test_a_sound_output_has_no_problem(out: Path, deep: bool) -> None:
 
 
 def test_an_unfinished_job_is_a_problem(tmp_path: Path) -> None:
-    assert "_SUCCESS is absent" in problems(tmp_path / "nowhere")
+    assert "_SUCCESS: is absent" in problems(tmp_path / "nowhere")
     begin(tmp_path)
-    assert "_SUCCESS is absent" in problems(tmp_path / "out")
+    assert "_SUCCESS: is absent" in problems(tmp_path / "out")
 
 
 def test_a_missing_response_is_named(out: Path) -> None:
@@ -166,7 +166,6 @@ def test_answers_that_can_not_be_read_are_found(out: Path) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda record: record.clear() or record.update(made_by="another program"),
         lambda record: record["record"]["model"].update(sha256="cd" * 32),
         lambda record: record["shards"].update({"a.parquet": 8}),
         lambda record: record.update(shards=["a.parquet"]),
@@ -182,12 +181,9 @@ def test_a_record_that_was_tampered_with_is_found(out: Path, damage) -> None:  #
     assert problems(out).startswith("_SUCCESS: ")
 
 
-@pytest.mark.parametrize(
-    "record", ['{"made_by": "another program"}', '{"totals": 3, "shards": []}', "[" * 9**5]
-)
-def test_status_of_an_output_of_another_program_says_so(out: Path, record: str) -> None:
-    (out / "_SUCCESS").write_text(record)
-    with pytest.raises(OutputError, match=r"can't be read|not JSON"):
+def test_status_of_a_record_that_was_tampered_with_says_so(out: Path) -> None:
+    (out / "_SUCCESS").write_text('{"fingerprint": "ab", "totals": 3, "shards": []}')
+    with pytest.raises(OutputError, match="can't be read"):
         status(str(out))
 
 

@@ -50,10 +50,11 @@ class Moody:
 
 
 class Case:
-    def __init__(self, folder: Path, prompts: list[str], responder: Any) -> None:
+    def __init__(self, folder: Path, prompts: list[str], responder: Any, **kept: pa.Array) -> None:
         names = [f"r{number}" for number in range(len(prompts))]
-        pq.write_table(pa.table({"custom_id": names, "prompt": prompts}), folder / "s.parquet")
-        paths = {"input": {"path": str(folder / "s.parquet")}, "output": {"path": str(folder / "out")}}
+        pq.write_table(pa.table({"custom_id": names, "prompt": prompts, **kept}), folder / "s.parquet")
+        output = {"path": str(folder / "out"), "keep": list(kept)}
+        paths = {"input": {"path": str(folder / "s.parquet")}, "output": output}
         job = JobConfig.model_validate({"model": {"path": "m"}, **paths})
         self.plan: ShardPlan = plan_shard(list_shards(job.input.path)[0])
         manifest = Manifest(Storage.at(job.output.path), Fingerprint.of(job, "0" * 64, [self.plan]))
@@ -95,6 +96,13 @@ def test_a_condemned_row_is_answered_without_being_tried(tmp_path: Path) -> None
     moody = Moody()
     (row,) = Case(tmp_path, ["server_error 0"], moody).process(attempt=3, condemned=True)
     assert (row["error"]["code"], row["attempts"], moody.asked) == ("worker_crashed", 3, [])
+
+
+@pytest.mark.parametrize("kept", [pa.array([[0.1, 0.2]]), pa.array(["a"])])
+def test_a_column_that_is_carried_along_may_be_called_embedding(tmp_path: Path, kept: pa.Array) -> None:
+    case = Case(tmp_path, ["server_error 0"], Moody(), embedding=kept)
+    case.process()
+    assert pq.read_table(case.file).column("embedding").combine_chunks().equals(kept)
 
 
 class Forgetful(Moody):

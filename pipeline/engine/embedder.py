@@ -73,22 +73,28 @@ def shorten(vectors: NDArray[np.float32], dimensions: int | None) -> NDArray[np.
     return normalised(vectors[..., :dimensions])
 
 
-def fit(tokens: Sequence[int], limit: int, truncate: bool, vocabulary: Vocabulary | None = None) -> list[int]:
+def fit(
+    tokens: Sequence[int],
+    limit: int,
+    truncate: bool,
+    vocabulary: Vocabulary | None = None,
+    name: str = "input",
+) -> list[int]:
     """`tokens`, at most `limit` of them; cut only if `truncate`, and then a closing SEP or EOS stays.
 
-    vocabulary: tells whether the last token is such a one; without it, it is taken to be.
+    vocabulary: tells whether the last token is such a one; without it, it is taken to be. name: the input's.
     Raises RowError: context_length_exceeded for too many tokens, invalid_request for none.
     """
     if not tokens:
-        raise RowError("invalid_request", "the input has no tokens: it needs at least one", "input")
+        raise RowError("invalid_request", f"{name} has no tokens: it needs at least one", name)
     if len(tokens) <= limit:
         return list(tokens)
     if not truncate:
         raise RowError(
             "context_length_exceeded",
-            f"the input has {len(tokens)} tokens, but at most {limit} are allowed: shorten it, or let the "
+            f"{name} has {len(tokens)} tokens, but at most {limit} are allowed: shorten it, or let the "
             "job cut such inputs with request.truncate: true",
-            "input",
+            name,
         )
     closes = vocabulary is None or vocabulary.piece(tokens[-1]) == b""
     closing = [tokens[-1]] if closes else []

@@ -20,10 +20,9 @@ from pipeline.answer.openai_body import to_openai
 from pipeline.errors import ConfigError, OutputError
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
-from pipeline.output.records import RECORD, SUCCESS, WORK, chunk_name, read_record, response_name
+from pipeline.output.records import RECORD, SUCCESS, WORK, answers_of, chunk_name, read_record, response_name
 from pipeline.shard.assembly import cover
 from pipeline.shard.footer import read_footer
-from pipeline.shard.parquet import parquet_file
 from pipeline.shard.shards import Chunk
 from pipeline.storage import Storage
 
@@ -117,8 +116,7 @@ class _Answers:
                 yield chunk.start + at, own.slice(at, _ROWS)
 
     def _response(self, shard: str, start: int = 0) -> Iterator[tuple[int, pa.Table]]:
-        with self.manifest.output.open_input(response_name(shard)) as file:
-            parquet = parquet_file(file, buffer_size=1 << 20)
+        with answers_of(self.manifest.output, response_name(shard), 1 << 20) as parquet:
             self._check(parquet, shard)
             at, names = 0, _own(parquet.schema_arrow)
             for batch in parquet.iter_batches(batch_size=_ROWS, columns=names, use_threads=False):
@@ -130,7 +128,7 @@ class _Answers:
         footer = read_footer(parquet)
         found = (footer.fingerprint, footer.shard, footer.start, footer.stop)
         if found != (self.manifest.fingerprint.digest, shard, 0, self.shards[shard]):
-            raise OutputError(f"{self._path(shard)} doesn't hold this job's answers: see nightherd verify")
+            raise OutputError("doesn't hold this job's answers")
 
     def _chunks(self, shard: str) -> list[Chunk]:
         return cover(Chunk(f.shard, f.start, f.stop) for f in self.manifest.chunk_footers(shard))
@@ -159,8 +157,13 @@ def _check_targets(file: str, errors: str | None) -> None:
     for name, target in (("FILE", file), ("--errors", errors)):
         if target is not None and (not target.rpartition("/")[2] or Path(target).is_dir()):
             raise ConfigError(f"{name} {target!r}: expected a file's path or URL, or - for standard output")
-    if file == errors:
+    if errors is not None and _place(file) == _place(errors):
         raise ConfigError(f"--errors {errors!r}: expected another file than that of the results")
+
+
+def _place(target: str) -> str:
+    """The same for two names of one file."""
+    return target if "://" in target or target == STANDARD_OUTPUT else str(Path(target).resolve())
 
 
 def _write(target: str, answers: _Answers, which: Which, tell: Tell) -> Exported:

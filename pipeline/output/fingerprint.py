@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from pipeline.config import EngineConfig, JobConfig
@@ -44,9 +45,9 @@ class Fingerprint:
             }
         )
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """32 hex digits."""
+        """32 hex digits. Exports ask for it with every row, and the record names every shard."""
         text = json.dumps(self.record, sort_keys=True, separators=(",", ":"))
         return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).hexdigest()
 

@@ -6,6 +6,7 @@ import io
 import json
 import platform
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, BinaryIO
@@ -16,8 +17,8 @@ import pyarrow.parquet as pq
 from pipeline.config import JobConfig, make_job
 from pipeline.errors import OutputError
 from pipeline.shard.footer import Footer, read_footer
-from pipeline.shard.parquet import parquet_file
-from pipeline.shard.shards import Chunk, Shard, list_shards, output_of
+from pipeline.shard.parquet import footer_digest, parquet_file
+from pipeline.shard.shards import Chunk, Shard, output_of
 from pipeline.storage import Storage
 from pipeline.tally import Tally
 
@@ -28,6 +29,7 @@ REPACK = f"{WORK}/repack.json"
 RESPONSES = "responses"
 USAGE = "usage.parquet"
 SUCCESS = "_SUCCESS"
+_READERS = 16
 _PACKAGES = ("nightherd", "ray", "llama-cpp-python", "pyarrow")
 USAGE_SCHEMA = pa.schema(
     [("shard", pa.string())]
@@ -37,18 +39,14 @@ USAGE_SCHEMA = pa.schema(
 )
 
 
-def input_shards(input_url: str, output: Storage) -> list[Shard]:
-    """As `list_shards`, less the output's own files where it lies inside of the input."""
-    own = (f"{output.address(RESPONSES)}/", output.address(USAGE))
-    return [shard for shard in list_shards(input_url) if not shard.path.startswith(own)]
-
-
 @contextmanager
-def answers_of(output: Storage, name: str) -> Iterator[pq.ParquetFile]:
-    """A file of answers. What is broken in it raises an OutputError that names it; FileNotFoundError."""
+def answers_of(output: Storage, name: str, buffer_size: int = 0) -> Iterator[pq.ParquetFile]:
+    """A file of answers. What is broken in it raises an OutputError that names it; FileNotFoundError.
+
+    buffer_size: as `parquet_file`."""
     with output.open_input(name) as file:
         try:
-            yield parquet_file(file, checked=True)
+            yield parquet_file(file, buffer_size, checked=True)
         except FileNotFoundError:
             raise
         except (OutputError, pa.ArrowException, OSError) as error:
@@ -63,14 +61,41 @@ def footer_of(output: Storage, name: str) -> Footer:
         return read_footer(parquet)
 
 
+def footers_of(output: Storage, names: Iterable[str]) -> dict[str, Footer]:
+    """The footers of those of the files that are there, in the order of `names`; as `answers_of`."""
+
+    def footer_if_there(name: str) -> tuple[str, Footer] | None:
+        try:
+            return name, footer_of(output, name)
+        except FileNotFoundError:
+            return None
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        return dict(filter(None, pool.map(footer_if_there, names)))
+
+
+def digests_of(output: Storage, shards: Iterable[str]) -> dict[str, str]:
+    """What tells each shard's response file from any other that somebody may put in its place."""
+
+    def digest(shard: str) -> tuple[str, str]:
+        with output.open_input(response_name(shard)) as file:
+            return shard, footer_digest(file)
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        return dict(pool.map(digest, shards))
+
+
 def read_record(output: Storage, name: str) -> dict[str, Any] | None:
-    """A JSON file of the output; None where it is absent. Raises OutputError where it isn't JSON."""
+    """A JSON file of the output; None where it is absent. Raises OutputError where it isn't one of ours:
+    other tools leave a _SUCCESS, too."""
     try:
         record = json.loads(output.read_bytes(name))
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError) as error:
         raise OutputError(f"{output.url}/{name}: not JSON: {error}") from None
+    if name in (SUCCESS, RECORD) and not (isinstance(record, dict) and "fingerprint" in record):
+        raise OutputError(f"{output.url}/{name}: not a record of nightherd's")
     return record if isinstance(record, dict) else {}
 
 

@@ -20,7 +20,6 @@ from pipeline.output.records import (
     USAGE,
     USAGE_SCHEMA,
     WORK,
-    input_shards,
     read_record,
     response_name,
 )
@@ -28,7 +27,7 @@ from pipeline.request.rows import RowReader, records
 from pipeline.shard.footer import Footer, check_counts, read_footer
 from pipeline.shard.parquet import footer_digest, parquet_file
 from pipeline.shard.shard_reader import ShardReader
-from pipeline.shard.shards import Shard, ShardPlan, chunks, plan_shard
+from pipeline.shard.shards import Shard, ShardPlan, chunks, list_shards, plan_shard
 from pipeline.storage import Storage
 from pipeline.tally import Tally
 
@@ -61,10 +60,8 @@ class _Verification:
         files = self.output.list()
         with self._noting(SUCCESS):
             self.success = read_record(self.output, SUCCESS) or {}
-        if not self.success:
-            self._note(f"{SUCCESS} is absent: the job is not finished")
-            return self.report
-        with self._noting(SUCCESS):
+            if not self.success:
+                raise OutputError("is absent: the job is not finished")
             self._check_record()
         if self.report.problems:
             return self.report
@@ -145,7 +142,7 @@ class _Verification:
                 self._note(f"{SUCCESS}: names no input to compare with")
             return
         try:
-            shards = {shard.name: shard for shard in input_shards(url, self.output)}
+            shards = {shard.name: shard for shard in list_shards(url, self.output.url)}
         except JobError as error:
             if deep:
                 self._note(f"the input can't be read: {error}")
@@ -178,7 +175,7 @@ class _Verification:
     def _asked(self, plan: ShardPlan) -> Iterator[str]:
         config = RequestConfig.model_validate(self.success["record"]["request"])
         rows = RowReader(config, plan.columns, plan.shard.name)
-        with ShardReader(plan) as reader:
+        with ShardReader(plan, rows.columns) as reader:
             for chunk in chunks(plan):
                 for number, record in enumerate(records(reader.read(chunk), rows.columns), chunk.start):
                     yield rows.read(record, number).custom_id

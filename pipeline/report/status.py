@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipeline.errors import OutputError
-from pipeline.output.records import PROGRESS, RECORD, RESPONSES, SUCCESS, footer_of, read_record
+from pipeline.output.records import PROGRESS, RECORD, RESPONSES, SUCCESS, footers_of, read_record
 from pipeline.storage import Storage
 from pipeline.tally import Tally
 
@@ -70,7 +70,7 @@ def _finished(success: Mapping[str, Any]) -> Status:
 def _unfinished(output: Storage, record: Mapping[str, Any], progress: Mapping[str, Any]) -> Status:
     shards = record.get("record", {}).get("input", {})
     retry = record.get("retry", 0)
-    footers = [footer_of(output, name) for name in output.list(RESPONSES)]
+    footers = footers_of(output, output.list(RESPONSES)).values()
     committed = [footer.kept if footer.awaits(retry) else footer.tally for footer in footers]
     told = Tally.from_dict(progress["tally"]) if progress.get("tally") else Tally()
     tally = max(told, sum(committed, Tally()), key=lambda t: t.rows)

@@ -22,7 +22,7 @@ class Fields(BaseModel):
     """What such an object looks like, for messages."""
 
 
-def _whole(value: Any) -> Any:
+def whole(value: Any) -> Any:
     """Parquet writers turn a column of integers with gaps into floats."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
@@ -73,7 +73,7 @@ def _check_breakers(value: Any) -> Any:
 
 
 def _check_tokens(value: list[Any], at: str = "") -> tuple[int, ...]:
-    tokens = tuple(map(_whole, value))
+    tokens = tuple(map(whole, value))
     for i, token in enumerate(tokens):
         if type(token) is not int:
             raise wrong(f"must be a token id, not {short(token)}", f"{at}[{i}]")
@@ -108,7 +108,7 @@ def _check_text(value: Any, kind: type, at: str = "") -> str | tuple[int, ...]:
 Text = str | tuple[int, ...]
 """A text, or the ids of its tokens."""
 
-Integer = Annotated[int, BeforeValidator(_whole)]
+Integer = Annotated[int, BeforeValidator(whole)]
 Choices = Annotated[tuple[str, ...], BeforeValidator(_check_choices)]
 Bias = Annotated[tuple[tuple[int, float], ...], BeforeValidator(_check_bias)]
 Breakers = Annotated[tuple[str, ...], BeforeValidator(_check_breakers)]

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import pyarrow as pa
 
 from pipeline.config import Endpoint, RequestConfig
 from pipeline.errors import ConfigError, InputError, RowError
 from pipeline.request.dry_run import dry_run
+from pipeline.request.fields import whole
 from pipeline.request.json_values import plain, read_json, short
 from pipeline.request.schema import (
     CONTENT,
@@ -39,6 +41,8 @@ _STRUCTURED = (
     "guided_choice",
     "dry_sequence_breakers",
 )
+
+_UNREADABLE = (ValueError, OverflowError, KeyError, pa.ArrowException)
 
 Record = Mapping[str, Any]
 
@@ -190,6 +194,9 @@ class RowReader:
             )
 
     def _looks_like_batch(self, columns: Sequence[str] | Record) -> bool:
+        """Pages of the web have url and body, too: beside a prompt, only method makes them a batch line."""
+        if "method" not in columns and any(content in columns for content in CONTENT.values()):
+            return False
         return "body" in columns and ("url" in columns or self._config.endpoint is not None)
 
     def _needs(self, column: str) -> bool:
@@ -211,10 +218,12 @@ def _template_endpoint(config: RequestConfig) -> Endpoint:
 
 def _own_name(record: Record) -> str | None:
     for column in _NAMES:
-        value = record.get(column)
-        if isinstance(value, str | bytes | int) and not isinstance(value, bool):
+        value = whole(record.get(column))
+        if value is None or value in ("", b""):
+            continue
+        if isinstance(value, str | bytes | int | UUID) and not isinstance(value, bool):
             return str(plain(value, column))
-        if value is not None and column == "custom_id":
+        if column == "custom_id":
             raise RowError("invalid_request", f"custom_id must be a string, not {short(value)}", column)
     return None
 
@@ -239,14 +248,16 @@ def _is_json(name: str, value: Any) -> bool:
 
 
 def _values(column: pa.ChunkedArray, name: str) -> list[Any]:
+    # Spark writes Python's dicts as maps. Asked for where there are none, dicts only take longer.
+    maps = "strict" if "map<" in str(column.type) else None
     try:
-        return list(column.to_pylist())
-    except (ValueError, OverflowError, pa.ArrowException):  # one bad value spoils a column: find it
-        return [_value(scalar, name) for scalar in column]
+        return list(column.to_pylist(maps_as_pydicts=maps))
+    except _UNREADABLE:  # one bad value spoils a column: find it
+        return [_value(scalar, name, maps) for scalar in column]
 
 
-def _value(scalar: pa.Scalar, name: str) -> Any:
+def _value(scalar: pa.Scalar, name: str, maps: str | None) -> Any:
     try:
-        return scalar.as_py()
-    except (ValueError, OverflowError, pa.ArrowException) as error:
+        return scalar.as_py(maps_as_pydicts=maps)
+    except _UNREADABLE as error:
         return RowError("invalid_request", f"{name} can't be read: {error}", name)

@@ -156,6 +156,11 @@ class EmbeddingRequest(_AnyRequest):
         """What is to be embedded, one vector each."""
         return self.input if isinstance(self.input, list) else [self.input]
 
+    @property
+    def names(self) -> list[str]:
+        """The paths of `inputs`."""
+        return ["input"] if self.single else [f"input[{i}]" for i in range(len(self.inputs))]
+
 
 Request = ChatRequest | CompletionRequest | EmbeddingRequest
 

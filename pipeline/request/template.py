@@ -18,9 +18,26 @@ ROW = "row"
 _TEXTS = ("content", "prompt", "input", "text")
 _WHOLE = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}")
 _JINJA = re.compile(r"\{[{%#]")
-_ENVIRONMENT = ImmutableSandboxedEnvironment(
-    undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """In `order.items`, a struct's own field goes before what Python's dicts offer."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        if isinstance(obj, dict) and attribute in obj:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
+
+_ENVIRONMENT = _Environment(
+    undefined=StrictUndefined,
+    keep_trailing_newline=True,
+    autoescape=False,
+    finalize=lambda value: "" if value is None else value,
 )
+_BARE = _Environment()
+# Tells which names a template uses, `range` and the like among them: a column may be called so.
+_BARE.globals.clear()
 
 Leaf = Callable[[Mapping[str, Any]], Any]
 
@@ -28,8 +45,9 @@ Leaf = Callable[[Mapping[str, Any]], Any]
 class RowTemplate:
     """A tree of values whose strings are Jinja over the row's columns.
 
-    A null column renders as "". A string that is nothing but "{{ column }}" gives the column's value
-    with its type, or nothing for a null; as a text (content, prompt, input) a number becomes its digits.
+    A null column, or field of a struct, renders as "". A string that is nothing but "{{ column }}" gives the
+    column's value with its type, or nothing for a null; as a text (content, prompt, input) a number becomes
+    its digits.
     """
 
     def __init__(self, tree: Mapping[str, Any]) -> None:
@@ -40,7 +58,7 @@ class RowTemplate:
 
     def require(self, columns: Collection[str]) -> None:
         """Raises InputError where the template uses a column that isn't among `columns`."""
-        if missing := sorted(self.columns - set(columns) - {ROW}):
+        if missing := sorted(self.columns - set(columns) - {ROW, *_ENVIRONMENT.globals}):
             names = ", ".join(missing)
             raise InputError(
                 f"request.template uses {names}, but the input's columns are {', '.join(columns)}"
@@ -49,7 +67,7 @@ class RowTemplate:
     def render(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """The request body of a row. Raises RowError where Jinja fails on it."""
         used = record if ROW in self.columns else {k: v for k, v in record.items() if k in self.columns}
-        values = {k: v if isinstance(v, float) or v is None else plain(v, k) for k, v in used.items()}
+        values = {k: v if isinstance(v, float) else plain(v, k, keep_nulls=True) for k, v in used.items()}
         scope = {ROW: values, **values}
         return {key: leaf(scope) for key, leaf in self._leaves.items()}
 
@@ -101,7 +119,7 @@ def _text(source: str, path: str) -> Leaf:
 def _columns(source: str, path: str) -> set[str]:
     try:
         _ENVIRONMENT.from_string(source)
-        return meta.find_undeclared_variables(_ENVIRONMENT.parse(source)) - set(_ENVIRONMENT.globals)
+        return meta.find_undeclared_variables(_BARE.parse(source))
     except TemplateError as error:
         raise ConfigError(f"{path}: not a Jinja template: {error}") from None
 

@@ -33,7 +33,18 @@ UNSERVED: Mapping[str, tuple[Any, ...]] = {
     "top_logprobs": (0,),
     "verbosity": (),
     "web_search_options": (),
-}
+} | dict.fromkeys(
+    (
+        # OpenAI's of late, llama-server's, vLLM's. A column of such a name asks for something, too.
+        "moderation prompt_cache_key prompt_cache_options prompt_cache_retention safety_identifier "
+        "chat_template_kwargs dynatemp_exponent dynatemp_range json_schema n_predict n_probs repeat_last_n "
+        "samplers top_n_sigma "
+        "allowed_token_ids bad_words guided_grammar guided_json include_stop_str_in_output length_penalty "
+        "prompt_logprobs repetition_penalty skip_special_tokens stop_token_ids structured_outputs "
+        "truncate_prompt_tokens use_beam_search"
+    ).split(),
+    (),
+)
 _SERVED_ELSEWHERE = frozenset(
     "echo logit_bias logprobs n parallel_tool_calls response_format tool_choice tools top_logprobs".split()
 )

@@ -80,7 +80,10 @@ class EmbeddingResponder:
                     "dimensions",
                 )
             inputs = embedding_inputs(model.vocabulary, request, None if self._truncate else model.context)
-            return [fit(tokens, model.context, self._truncate, model.vocabulary) for tokens in inputs]
+            return [
+                fit(tokens, model.context, self._truncate, model.vocabulary, name)
+                for name, tokens in zip(request.names, inputs, strict=True)
+            ]
         except RowError as error:
             return error
 

@@ -50,12 +50,14 @@ class GenerativeResponder:
         *,
         names: frozenset[str],
         context: int,
+        limit: int | None = None,
         seconds: float,
         template: str | None = None,
         reuse: bool = True,
         elsewhere: Elsewhere[Answer] | None = None,
     ) -> None:
-        """names: the model's names in requests. context: tokens. seconds: a row's deadline.
+        """names: the model's names in requests. context: tokens. limit: of the model's own context, which
+        max_tokens may not go beyond; `context` where unknown. seconds: a row's deadline.
         template: a chat template instead of the model's own. reuse: of equal rows, compute one.
         elsewhere: what other workers of the job have answered."""
         self._runner = runner
@@ -64,6 +66,7 @@ class GenerativeResponder:
         self._guides = Guides(vocabulary, template)
         self._answers = answers
         self._names = names
+        self._limit = limit or context
         self._seconds = seconds
         self._reuse = reuse
         self._elsewhere = elsewhere
@@ -152,10 +155,17 @@ class GenerativeResponder:
                 "invalid_request",
                 "the model generates text and gives no embeddings: use an embedding model",
             )
+        self._check_length(request)
         tokens = self._prompts.build(request)
         constraint = constraint_of(request)
         guide = self._guides.guide(constraint) if constraint else None
         return Ask(row.custom_id, request, tokens, guide, self._labels(request))
+
+    def _check_length(self, request: ChatRequest | CompletionRequest) -> None:
+        """The default may be more than a small context holds; what a row asks for may not."""
+        if request.max_tokens > self._limit and "max_tokens" in request.model_fields_set:
+            reason = f"max_tokens must be an integer from 1 to {self._limit}, the model's context limit"
+            raise RowError("invalid_request", f"{reason}, not {request.max_tokens}", "max_tokens")
 
     def _labels(self, request: ChatRequest | CompletionRequest) -> LabelTree | None:
         return self._tree(request.choices, request.choice_texts) if request.label_logprobs else None

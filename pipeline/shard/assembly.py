@@ -50,8 +50,12 @@ def check_table(path: Path, footer: Footer) -> None:
 
 
 def dimensions(table: pa.Table) -> tuple[int, ...]:
-    """The lengths of the vectors in a table's `embedding` column, each once, ascending."""
-    if "embedding" not in table.column_names:
+    """The lengths of the vectors in a table's `embedding` column, each once, ascending.
+
+    A column carried along may be called so, too: it comes after the answers' own, of which attempts is last.
+    """
+    names = table.column_names
+    if "embedding" not in names[: names.index("attempts")]:
         return ()
     lengths = pc.unique(pc.list_value_length(table.column("embedding"))).drop_null()
     return tuple(sorted(lengths.to_pylist()))

@@ -75,8 +75,8 @@ def lines(file: pa.NativeFile, start: int) -> Iterator[tuple[int, bytes]]:
 
 
 def name_hash(name: Any) -> int:
-    """64 bits that tell names apart; 0 for null."""
-    if name is None:
+    """64 bits that tell names apart; 0 for null and for an empty one, which names nothing."""
+    if name is None or name in ("", b""):
         return 0
     return (
         int.from_bytes(hashlib.blake2b(str(name).encode(errors="surrogatepass"), digest_size=8).digest()) or 1

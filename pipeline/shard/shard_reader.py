@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import accumulate
 
 import pyarrow as pa
@@ -21,8 +21,10 @@ class ShardReader:
     JSON lines come as one column, `line`. Safe for several threads. Close it, or use it in a `with`.
     """
 
-    def __init__(self, plan: ShardPlan) -> None:
+    def __init__(self, plan: ShardPlan, columns: Collection[str] | None = None) -> None:
+        """columns: of a Parquet file, those to read; None for all."""
         self.plan = plan
+        self._columns = columns
         self._file = plan.shard.open()
         self._lock = threading.Lock()
         self._rows: ParquetRows | None = None
@@ -37,7 +39,7 @@ class ShardReader:
         self._file.close()
 
     def read(self, chunk: Chunk) -> pa.Table:
-        """The chunk's rows with all columns. Raises InputError naming the shard where it is broken."""
+        """The chunk's rows. Raises InputError naming the shard where it is broken."""
         try:
             with self._lock:
                 table = self._read(chunk)
@@ -53,25 +55,30 @@ class ShardReader:
             offset = self.plan.offsets[place] if chunk.rows else 0
             return read_lines(self._file, offset, skip + chunk.rows).slice(skip)
         if self._rows is None or not self._rows.near(chunk.start):
-            self._rows = ParquetRows(self._file, chunk.start)
+            self._rows = ParquetRows(self._file, chunk.start, self._columns)
         return self._rows.take(chunk.start, chunk.stop)
 
 
 class ParquetRows:
     """A Parquet file's rows from the row group that holds row `start`, in one pass."""
 
-    def __init__(self, file: pa.NativeFile, start: int) -> None:
+    def __init__(self, file: pa.NativeFile, start: int, columns: Collection[str] | None = None) -> None:
         parquet = parquet_file(file, buffer_size=1 << 20)
         groups = parquet.metadata
         sizes = (groups.row_group(i).num_rows for i in range(groups.num_row_groups))
         self._begins: list[int] = [0, *accumulate(sizes)]
         first = self._group(start)
-        self._schema = parquet.schema_arrow
-        self._batches: Iterator[pa.RecordBatch] = parquet.iter_batches(
-            batch_size=CHUNK_ROWS, row_groups=list(range(first, groups.num_row_groups)), use_threads=False
+        schema = parquet.schema_arrow
+        # One at least: rows without any column can't be counted.
+        self._names = [n for n in schema.names if columns is None or n in columns] or schema.names[:1]
+        # One after the other: Arrow makes no batch of two groups where a nested column is dictionary-encoded.
+        self._batches: Iterator[pa.RecordBatch] = (
+            batch
+            for group in range(first, groups.num_row_groups)
+            for batch in parquet.iter_batches(CHUNK_ROWS, [group], self._names, use_threads=False)
         )
         self._at = self._begins[first]
-        self._held = self._schema.empty_table()
+        self._held = schema.empty_table().select(self._names)
 
     def near(self, start: int) -> bool:
         """Whether going on from here is as good as opening the file anew."""
@@ -95,7 +102,9 @@ class ParquetRows:
         batch = next(self._batches, None)
         if batch is None:
             return False
-        self._held = pa.concat_tables([self._held, pa.Table.from_batches([batch])])
+        # To Parquet a.b is also the field b of a struct a.
+        table = pa.Table.from_batches([batch]).select(self._names)
+        self._held = pa.concat_tables([self._held, table])
         return True
 
     def _group(self, row: int) -> int:

@@ -102,17 +102,27 @@ def chunks(plan: ShardPlan) -> Iterator[Chunk]:
         yield Chunk(plan.shard.name, start, min(start + CHUNK_ROWS, plan.rows))
 
 
-def list_shards(input_url: str) -> list[Shard]:
+def list_shards(input_url: str, output_url: str | None = None) -> list[Shard]:
     """The shards of a file, a folder or a glob, in the order of their names.
 
-    In a folder, names that begin with "." or "_" are skipped, and so are files that are neither
-    .parquet nor .jsonl. Raises InputError where there is none, or where two would share one output.
+    output_url: a folder that may lie within the input, and whose files are none of its shards.
+
+    What bears a glob's characters in its own name is taken by that name. In a folder, names that begin with
+    "." or "_" are skipped, and so are files that are neither .parquet nor .jsonl. Raises InputError where
+    there is none, or where two would share one output.
     """
-    shards = _named(input_url) if any(c in input_url for c in _MAGIC) else _at(input_url)
+    shards = _at(input_url)
+    if not shards and any(c in input_url for c in _MAGIC):
+        shards = _named(input_url)
+    if output_url is not None:
+        own = f"{Storage.at(output_url).address()}/"
+        shards = [shard for shard in shards if not shard.path.startswith(own)] or shards
     if not shards:
         raise InputError(f"input {input_url}: no {' or '.join(SUFFIXES)} file there")
     outputs: dict[str, str] = {}
     for shard in shards:
+        if not _is_unicode(shard.name):
+            raise InputError(f"input {input_url}: the name {shard.name!r} is not UTF-8: rename the file")
         other = outputs.setdefault(shard.output, shard.name)
         if other != shard.name:
             raise InputError(f"input {input_url}: {other} and {shard.name} would both become {shard.output}")
@@ -155,6 +165,11 @@ def _shard(folder: Storage, name: str, entry: Entry) -> Shard:
 def _is_data(name: str) -> bool:
     hidden = any(part.startswith((".", "_")) for part in name.split("/"))
     return name.endswith(SUFFIXES) and not hidden
+
+
+def _is_unicode(name: str) -> bool:
+    """Not so where a local file's name holds bytes that aren't UTF-8, which Python keeps as surrogates."""
+    return name == name.encode(errors="replace").decode()
 
 
 def _plan_lines(shard: Shard, file: pa.NativeFile) -> ShardPlan:

@@ -36,14 +36,20 @@ class PromptBuilder:
 
     def build(self, request: ChatRequest | CompletionRequest) -> list[int]:
         """At least one token. Raises RowError where the template refuses, knows no tools though some are
-        offered, a token id is unknown, or nothing is left to decode."""
+        offered, a token id is unknown, nothing is left to decode, or no room for an answer."""
         for token, _ in request.logit_bias:
             _check_token(self._vocabulary, token, f"logit_bias.{token}")
         if isinstance(request, ChatRequest):
-            return self._chat(request)
-        tokens = _text_tokens(self._vocabulary, request.prompt, "prompt", self._context)
+            param, tokens = "messages", self._chat(request)
+        else:
+            param = "prompt"
+            tokens = _text_tokens(self._vocabulary, request.prompt, param, self._context)
         if not tokens:
-            raise RowError("invalid_request", "prompt has no tokens", "prompt")
+            raise RowError("invalid_request", f"{param}: no tokens", param)
+        if self._context is not None and len(tokens) >= self._context:
+            reason = f"{len(tokens)} tokens, and the context holds {self._context}"
+            allowed = f"at most {self._context - 1} leave room for an answer"
+            raise RowError("context_length_exceeded", f"{param}: {reason}: {allowed}", param)
         return tokens
 
     @cached_property
@@ -55,10 +61,7 @@ class PromptBuilder:
         _check_size(self._vocabulary, size, "messages", self._context)
         self._check_tools(request)
         messages = [message.for_template() for message in request.messages]
-        tokens = self._tokens(messages, [tool.for_template() for tool in request.offered])
-        if not tokens:
-            raise RowError("invalid_request", "messages have no tokens", "messages")
-        return tokens
+        return self._tokens(messages, [tool.for_template() for tool in request.offered])
 
     def _check_tools(self, request: ChatRequest) -> None:
         source = self._source or ""
@@ -116,9 +119,8 @@ def embedding_inputs(
     context: the most tokens of one input; a text that can't fit is refused before it is tokenised.
     Raises RowError for an unknown token id and for an input without tokens.
     """
-    names = ["input"] if request.single else [f"input[{i}]" for i in range(len(request.inputs))]
     found = []
-    for name, text in zip(names, request.inputs, strict=True):
+    for name, text in zip(request.names, request.inputs, strict=True):
         tokens = _text_tokens(vocabulary, text, name, context)
         if not tokens:
             raise RowError("invalid_request", f"{name} has no tokens", name)

@@ -17,7 +17,7 @@ from unittest.mock import patch
 
 import pyarrow as pa
 
-import pipeline.output.manifest
+import pipeline.output.records
 from tests.soak.gate import Gate
 from tests.soak.world import BEGINNING
 
@@ -78,7 +78,7 @@ class Disk:
         yield time, "time", self._clock(time.time, BEGINNING)
         yield time, "monotonic", self._clock(time.monotonic, 0.0)
         yield uuid, "uuid4", self._name_drawn(uuid.uuid4)
-        yield pipeline.output.manifest, "ThreadPoolExecutor", _OneByOne
+        yield pipeline.output.records, "ThreadPoolExecutor", _OneByOne
 
     def _watched(self, name: str, real: Callable[..., Any], place: int) -> Callable[..., Any]:
         operation = {"rename": "replace", "remove": "unlink"}.get(name, name)

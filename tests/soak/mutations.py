@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 import pyarrow as pa
 
-import pipeline.output.manifest
+import pipeline.output.commits
 from pipeline.coordinator import Assignment, Coordinator
 from pipeline.output.manifest import Manifest
 from pipeline.shard.assembly import write_table
@@ -56,7 +56,7 @@ MUTATIONS: Mapping[str, Callable[[], AbstractContextManager[Any]]] = {
     "done chunks are forgotten at a resume": lambda: patch.object(Coordinator, "add", _add_all),
     "the neighbours of a poison row are condemned": lambda: patch.object(Coordinator, "_suspected", _condemn),
     "overlapping chunks are put together": lambda: patch.object(
-        pipeline.output.manifest, "cover", lambda chunks: sorted(set(chunks))
+        pipeline.output.commits, "cover", lambda chunks: sorted(set(chunks))
     ),
 }
 """What is broken, and a context in which it is."""
