@@ -51,7 +51,9 @@ class GenerationFloor:
         """context: tokens of one row."""
         self._file = LlamaFile(model)
         config = EngineConfig(slots=slots, context=context, reproducible=False)
-        self._settings = fit(config, self._file.traits, threads=threads, on_gpu=False, memory=_PLENTY)
+        settings = fit(config, self._file.traits, threads=threads, on_gpu=False, memory=_PLENTY)
+        # One sequence more than slots holds the shared prefix.
+        self._settings = replace(settings, sequences=settings.sequences + 1)
         self._context = new_context(self._file, self._settings)
         self._memory = lib.llama_get_memory(self._context)
 
