@@ -185,19 +185,14 @@ class Scheduler:
         step, room = Step(), self._limits.batch
         for row in rows:
             if room:
-                step.parts.append(self._piece(row, room))
+                step.parts.append(Piece.of(row, room))
                 room -= step.parts[-1].count
         room = max(0, self._limits.mixed - (self._limits.batch - room))
         outputs = self._limits.outputs - len(rows)
         for row in self._prefills():
             if not room or not outputs:
                 break
-            step.parts.append(self._piece(row, min(room, outputs) if row.echo else room))
+            step.parts.append(Piece.of(row, min(room, outputs) if row.echo else room))
             room -= step.parts[-1].count
             outputs -= step.parts[-1].outputs
         return step
-
-    def _piece(self, row: Sequence, room: int) -> Piece:
-        count = min(room, row.length - row.filled)
-        last = row.filled + count == row.length
-        return Piece(row, count, count if row.echo and row.state is State.PREFILL else int(last))

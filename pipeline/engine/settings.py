@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from pipeline.config import Auto, EngineConfig
 from pipeline.engine.blocks import BLOCK
+from pipeline.engine.streams import QUAD
 from pipeline.errors import ConfigError
 
-# Reproducible rows are computed in groups of so many sequences, see `streams.py`.
-_GROUP = 4
 # Logits of one step beside those of rows that generate, for prompts whose every token's are wanted.
 _EXTRA_OUTPUTS = 64
 _BITS = {"f32": 32, "f16": 16, "bf16": 16, "q8_0": 8.5, "q5_1": 6, "q5_0": 5.5, "q4_1": 5, "q4_0": 4.5}
@@ -77,8 +76,8 @@ def fit(
     if config.slots == "auto" and reproducible:
         # Each row has a stream of its own. Where all share their cells, admission counts them instead.
         slots = max(1, min(slots, affordable // (context + BLOCK)))
-        slots -= slots % _GROUP if slots > _GROUP else 0
-    sequences = slots + (-slots % _GROUP if reproducible and slots > _GROUP else 0)
+        slots -= slots % QUAD if slots > QUAD else 0
+    sequences = slots + (-slots % QUAD if reproducible and slots > QUAD else 0)
     batch = 2048 if config.batch == "auto" else config.batch
     ubatch = min(batch, 512 if config.ubatch == "auto" else config.ubatch)
     if reproducible:

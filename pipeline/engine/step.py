@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from pipeline.engine.model import Batch
-from pipeline.engine.sequence import Sequence
+from pipeline.engine.sequence import Sequence, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,14 @@ class Piece:
     count: int
     wants: int = 0
     spare: int = 0
+
+    @classmethod
+    def of(cls, row: Sequence, room: int) -> Piece:
+        """The row's next tokens, at most `room`, and the logits that it needs after them."""
+        count = min(room, row.length - row.filled)
+        if row.echo and row.state is State.PREFILL:
+            return cls(row, count, count)
+        return cls(row, count, int(row.filled + count == row.length))
 
     @property
     def samples(self) -> bool:

@@ -27,9 +27,9 @@ from pipeline.engine.blocks import BLOCK
 from pipeline.engine.sequence import Sequence, State
 from pipeline.engine.step import Filler, Piece, Step
 
-# The most tokens of a stream that attention takes one by one, rounded down to a multiple of _QUAD.
+QUAD = 4
+# The most tokens of a stream that attention takes one by one, rounded down to a multiple of QUAD.
 _SHORT = 60
-_QUAD = 4
 _LEAST = 8
 # What a call costs beside its tokens, in tokens: measured on small models.
 _OVERHEAD = 5
@@ -63,10 +63,11 @@ def stream_step(rows: Iterable[Sequence], held: Callable[[int], int], *, streams
         in_blocks, count = row.stretch()
         (whole if in_blocks else short)[slot] = count
     if whole.any():
-        part = _block_part(whole, BLOCK if echoing else tokens)
+        counts, part = whole, _block_part(whole, BLOCK if echoing else tokens)
     else:
-        part = _short_part(np.minimum(short, _SHORT), tokens)
-    return _with_outputs(_filled(part, ready, held))
+        counts = np.minimum(short, _SHORT)
+        part = _short_part(counts, tokens)
+    return _with_outputs(_filled(part, counts, ready, held))
 
 
 def _block_part(counts: NDArray[np.int_], tokens: int) -> Part:
@@ -117,23 +118,22 @@ def _rounded(streams: int, length: int) -> NDArray[np.int_]:
 
 
 def _fewest(streams: int, length: int) -> int:
-    multiple = _QUAD // gcd(_QUAD, streams)
+    multiple = QUAD // gcd(QUAD, streams)
     least = max(length, -(-_LEAST // streams))
     return -(-least // multiple) * multiple
 
 
-def _filled(part: Part, rows: dict[int, Sequence], held: Callable[[int], int]) -> Step:
-    """The part's tokens: each row's own as far as they go, and fillers."""
+def _filled(
+    part: Part, counts: NDArray[np.int_], rows: dict[int, Sequence], held: Callable[[int], int]
+) -> Step:
+    """The part's tokens: each row's own as far as they go, and fillers behind them."""
     step = Step()
     for slot in range(part.first, part.last + 1):
-        row, own = rows.get(slot), 0
-        if row:
-            own = min(part.count, row.stretch()[1])
-            last = row.filled + own == row.length
-            echoes = row.echo and row.state is State.PREFILL
-            step.parts.append(Piece(row, own, own if echoes else int(last)))
+        own = min(part.count, int(counts[slot]))
+        if own:
+            step.parts.append(Piece.of(rows[slot], own))
         if own < part.count:
-            step.parts.append(Filler(slot, row.filled + own if row else held(slot), part.count - own))
+            step.parts.append(Filler(slot, held(slot) + own, part.count - own))
     return step
 
 
