@@ -21,7 +21,9 @@ from tests.engine.choice_guide import ChoiceGuide
 
 VOCABULARY = FakeVocabulary()
 CONTROL = np.array([256, 258], np.int32)
-TOKENS = st.lists(st.sampled_from([1, 1, 1, 1, 1, 1, 2, 256, 258]), min_size=1, max_size=400)
+TOKENS = st.lists(st.sampled_from([[1] * 50, [1] * 7, [2], [256], [258]]), min_size=1, max_size=20).map(
+    lambda runs: [token for run in runs for token in run]
+)
 
 # Tokens are few, so that beginnings of many lengths are shared.
 PROMPTS = st.lists(
