@@ -283,12 +283,13 @@ def test_what_becomes_too_complex_is_the_rows_error() -> None:
         ({"if": {}, "then": {}}, "unsupported_parameter", "if"),
         ({"type": "array", "uniqueItems": True}, "unsupported_parameter", "uniqueItems"),
         ({"contains": {"type": "null"}}, "unsupported_parameter", "contains"),
-        ({"propertyNames": {"maxLength": 3}}, "unsupported_parameter", "propertyNames"),
+        ({"propertyNames": {"not": {}}}, "unsupported_parameter", "propertyNames"),
         ({"type": "object", "dependentRequired": {"a": ["b"]}}, "unsupported_parameter", "dependentRequired"),
         ({"oneOf": [{"type": "integer"}, {"minimum": 2}]}, "unsupported_parameter", "oneOf"),
         ({"type": "string", "format": "iri"}, "unsupported_parameter", "format"),
         ({"format": "iri"}, "unsupported_parameter", "format"),
-        ({"type": "string", "pattern": "^(?=a)b"}, "unsupported_parameter", "pattern"),
+        ({"type": "string", "pattern": "(?<=a)b"}, "unsupported_parameter", "pattern"),
+        ({"type": "string", "pattern": r"^\d+(?!a)$"}, "unsupported_parameter", "pattern"),
         ({"$ref": "https://example.com/schema"}, "unsupported_parameter", "$ref"),
         ({"$ref": "#/$defs/absent"}, "invalid_request", "$ref"),
         ({"type": "text"}, "invalid_request", "type"),
@@ -309,6 +310,15 @@ def test_a_schema_that_nothing_fits_is_refused() -> None:
     error = refusal(of_schema({"type": "integer", "minimum": 5, "maximum": 3}))
     assert (error.code, error.param) == ("invalid_request", WHERE)
     assert "minimum (5) is greater than maximum (3)" in error.message
+
+
+def test_the_property_that_nothing_fits_is_named() -> None:
+    number = {"type": "integer", "minimum": 5, "maximum": 3}
+    inner = {"type": "object", "properties": {"n": number}, "required": ["n"]}
+    for a, place in ((inner, "properties.a"), ({"$ref": "#/$defs/P"}, "$defs.P")):
+        schema = {"properties": {"a": a, "b": {"type": "null"}}, "required": ["a"], "$defs": {"P": inner}}
+        error = refusal(of_schema({"type": "object"} | schema))
+        assert (error.code, error.param) == ("invalid_request", f"{WHERE}.{place}.properties.n")
 
 
 def test_integers_that_lose_digits_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -12,7 +13,8 @@ from llguidance import LLMatcher
 from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
 
 from pipeline.constraint.constraints import Constraint
-from pipeline.constraint.subschemas import Place, subschemas
+from pipeline.constraint.equivalents import use_equivalents
+from pipeline.constraint.subschemas import Place, pointed_at, subschemas
 from pipeline.errors import RowError
 from pipeline.request.json_values import short
 from pipeline.text.tool_calls import GENERIC, ToolForm
@@ -54,12 +56,11 @@ def grammar_of(constraint: Constraint, form: ToolForm | None, literal: Literal =
             return LLMatcher.grammar_from_lark(_lark(constraint))
         case "tools":
             record = json.loads(constraint.text)
-            for param, schema in roots(constraint):
-                _check_schema(schema, param)
+            for param, schema in _roots(constraint, record):
+                _prepare(schema, param)
             return LLMatcher.grammar_from_lark(_tools(record, form or GENERIC, literal))
         case _:
-            _check_schema(json.loads(constraint.text), constraint.param or "")
-            return LLMatcher.grammar_from_json_schema(constraint.text, overrides=_COMPACT)  # type: ignore[arg-type]
+            return _schema_grammar(json.loads(constraint.text), constraint.param or "")
 
 
 def _regex(constraint: Constraint) -> str:
@@ -130,7 +131,10 @@ def _json(schema: dict[str, Any]) -> str:
 
 def roots(constraint: Constraint) -> Iterator[Place]:
     """The JSON schemas of a constraint."""
-    record = json.loads(constraint.text)
+    return _roots(constraint, json.loads(constraint.text))
+
+
+def _roots(constraint: Constraint, record: dict[str, Any]) -> Iterator[Place]:
     if constraint.kind != "tools":
         yield constraint.param or "", record
         return
@@ -140,10 +144,30 @@ def roots(constraint: Constraint) -> Iterator[Place]:
         yield constraint.param or "", record["else"]
 
 
-def _check_schema(schema: dict[str, Any], param: str) -> None:
+def fault_of(schema: dict[str, Any]) -> str | None:
+    """What llguidance says of a schema by itself; None where it is fine."""
+    _, messages = LLMatcher.validate_grammar_with_warnings(_schema_grammar(copy.deepcopy(schema), ""))
+    return messages[0] if messages else None
+
+
+def _schema_grammar(schema: dict[str, Any], param: str) -> str:
+    _prepare(schema, param)
+    return LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_COMPACT)  # type: ignore[arg-type]
+
+
+def _prepare(schema: dict[str, Any], param: str) -> None:
+    _check_numbers(schema, param)
+    use_equivalents(schema, param)
+    _check_schema(schema, param)
+
+
+def _check_numbers(schema: dict[str, Any], param: str) -> None:
     for path, number in _integers(param, schema):
         if abs(number) > MAX_INTEGER:
             raise _beyond(path, f"is {number}", f"{MAX_INTEGER} up and down")
+
+
+def _check_schema(schema: dict[str, Any], param: str) -> None:
     for path, inner in subschemas(param, schema):
         form, types = inner.get("format"), inner.get("type", "string")
         # llguidance passes over an unknown format wherever a value may be no string, too.
@@ -151,18 +175,11 @@ def _check_schema(schema: dict[str, Any], param: str) -> None:
             reason = f"{path}.format: the format {short(form)} is not supported"
             raise RowError("unsupported_parameter", reason, f"{path}.format")
     references = set(_references(schema))
-    levels = sum(_depth(_target(schema, reference)) for reference in references)
+    # One that leads nowhere known counts as the whole schema.
+    levels = sum(_depth(pointed_at(schema, reference) or schema) for reference in references)
     if levels > MAX_REFERENCE_LEVELS:
         reason = f"has {len(references)} different $ref, to schemas of {levels} levels together"
         raise _beyond(param, reason, f"{MAX_REFERENCE_LEVELS} levels")
-
-
-def _target(schema: dict[str, Any], reference: str) -> Any:
-    """What a reference leads to, or the whole schema where that isn't one of its definitions."""
-    found: Any = schema
-    for name in reference.removeprefix("#/").split("/"):
-        found = found.get(name, schema) if isinstance(found, dict) else schema
-    return found
 
 
 @lru_cache(256)

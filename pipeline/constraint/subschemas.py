@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import unquote
 
 _MAPS = frozenset("properties patternProperties $defs definitions dependentSchemas".split())
 _LISTS = frozenset("allOf anyOf oneOf prefixItems items".split())
@@ -14,6 +15,18 @@ _ONES = frozenset(
 
 Place = tuple[str, dict[str, Any]]
 """A schema and its path in the request."""
+
+
+def pointed_at(schema: Any, reference: str) -> Any:
+    """What a reference within the schema ("#/$defs/Colour") leads to; None where that is nothing."""
+    found = schema if reference.startswith("#") else None
+    for part in reference.split("/")[1:]:
+        name = unquote(part).replace("~1", "/").replace("~0", "~")
+        if isinstance(found, list) and name.isdecimal() and int(name) < len(found):
+            found = found[int(name)]
+        else:
+            found = found.get(name) if isinstance(found, dict) else None
+    return found
 
 
 def subschemas(path: str, schema: Any) -> Iterator[Place]:
