@@ -1,8 +1,22 @@
-"""No test asserts how fast something is; Hypothesis would, by default."""
+"""No test asserts how fast something is; Hypothesis would, by default. What takes long runs when asked for."""
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
+
+LONG = {"slow", "soak"}
 
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is marked as long is deselected, and counted as such, unless -m or a test's name asks for it."""
+    named = any("::" in arg for arg in config.args)
+    if config.getoption("-m") or named:
+        return
+    long = [item for item in items if LONG & set(item.keywords)]
+    if long:
+        items[:] = [item for item in items if item not in long]
+        config.hook.pytest_deselected(items=long)
