@@ -52,7 +52,9 @@ def batch(body: Any, url: Any = "/v1/completions", **others: Any) -> dict[str, A
         ({"custom_id": UUID(int=7)}, "00000000-0000-0000-0000-000000000007"),
         ({"id": 7}, "7"),
         ({"custom_id": 7.0}, "7"),
-        ({"id": 7.5}, "a/b.parquet:3"),
+        ({"id": 7.5}, "7.5"),
+        ({"id": True}, "a/b.parquet:3"),
+        ({"id": ["a"]}, "a/b.parquet:3"),
         ({"id": None}, "a/b.parquet:3"),
         ({}, "a/b.parquet:3"),
     ],
@@ -62,7 +64,7 @@ def test_every_row_has_a_name(record: dict[str, Any], name: str) -> None:
 
 
 def test_a_custom_id_is_a_string() -> None:
-    for bad in (1.5, True, ["a"], "\ud800", b"\xff"):
+    for bad in (float("nan"), True, ["a"], "\ud800", b"\xff"):
         row = read({"prompt": "Hi", "custom_id": bad})
         assert isinstance(row.request, RowError)
         assert (row.custom_id, row.request.param) == ("a/b.parquet:3", "custom_id")
@@ -154,7 +156,7 @@ def test_a_batch_line(body: Any, url: str) -> None:
         (batch({"prompt": "Hi"}, method="GET"), "method", "must be POST, not 'GET'"),
         (batch({"prompt": "Hi"}, "/v1/images"), "url", "one of /v1/chat/completions, "),
         (batch({"prompt": "Hi"}, "http://["), "url", "one of"),
-        (batch({"prompt": "Hi"}, None), "url", "one of"),
+        (batch({}, None), "url", "one of"),
         (batch('{"prompt": "Hi"'), "body", "line 1 column"),
         (batch('{"prompt": NaN}'), "body", "NaN"),
         (batch('{"prompt": "\\ud800"}'), "prompt", "surrogate"),
@@ -170,6 +172,60 @@ def test_what_is_wrong_in_a_batch_line(record: dict[str, Any], param: str, reaso
     assert isinstance(row.request, RowError)
     assert row.request.param == param
     assert reason in row.request.message
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "/chat/completions",
+        "chat/completions",
+        "v1/chat/completions",
+        "/V1/Chat/Completions/",
+        "/openai/v1/chat/completions",
+        "/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21",
+        "https://me.openai.azure.com/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21",
+        "https://api.groq.com/openai/v1/chat/completions",
+        "https://generativelanguage.googleapis.com/v1beta/openai/chat/completions",
+        "https://api.fireworks.ai/inference/v1/chat/completions",
+        "http://localhost:8000/v1/chat/completions",
+        "localhost:8000/v1/chat/completions",
+    ],
+)
+@pytest.mark.parametrize("method", ["POST", "post", "Post", None])
+def test_a_url_means_its_endpoint_wherever_a_provider_puts_it(url: str, method: str | None) -> None:
+    """Azure's and Groq's batch files, and those of others with OpenAI's API."""
+    bodies: dict[str, Any] = {"chat/completions": {"messages": MESSAGES}}
+    bodies |= {"completions": {"prompt": "Hi"}, "embeddings": {"input": "Hi"}}
+    for end, body in bodies.items():
+        asked = url.replace("Chat/Completions", end.title()).replace("chat/completions", end)
+        assert request(batch(body, asked, method=method)) == request(body)
+
+
+@pytest.mark.parametrize("url", ["/v1/responses", "/v1/messages", "/v1/chat", "/v1/completions/x", "", 5])
+def test_a_url_of_another_endpoint_is_refused(url: Any) -> None:
+    assert error(batch({"prompt": "Hi"}, url)).param == "url"
+
+
+def test_a_body_without_a_url_says_what_it_asks() -> None:
+    """Mistral's batch lines are so."""
+    for body in ({"messages": MESSAGES}, {"prompt": "Hi"}, {"input": "Hi"}):
+        line = json.dumps({"custom_id": "a", "body": body})
+        assert request({"line": line}) == request(body)
+    assert error({"line": '{"custom_id": "a", "body": {"prompt": "Hi", "input": "Hi"}}'}).param == "url"
+
+
+def test_lines_with_params_are_told_what_to_do() -> None:
+    """Instructor's batch files, and Anthropic's."""
+    line: dict[str, Any] = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions"}
+    line |= {"params": {"messages": MESSAGES}}
+    for written in (line, {"custom_id": "a", "params": line["params"]}):
+        row = read({"line": json.dumps(written)})
+        assert isinstance(row.request, RowError)
+        assert (row.custom_id, row.request.param) == ("a", "params")
+        assert "rename params to body" in row.request.message
+        with pytest.raises(InputError, match="rename params to body"):
+            RowReader(RequestConfig(), tuple(written), "s")
+    assert request({"prompt": "Hi", "params": {"a": 1}}) == request({"prompt": "Hi"})
 
 
 def test_a_page_beside_its_prompt_is_no_batch_line() -> None:

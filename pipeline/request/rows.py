@@ -6,15 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
-from uuid import UUID
-
-import pyarrow as pa
 
 from pipeline.config import Endpoint, RequestConfig
 from pipeline.errors import ConfigError, InputError, RowError
+from pipeline.request.arrow_values import records
 from pipeline.request.dry_run import dry_run
-from pipeline.request.fields import whole
-from pipeline.request.json_values import plain, read_json, short
+from pipeline.request.json_values import read_json, short
+from pipeline.request.names import row_name
 from pipeline.request.schema import (
     CONTENT,
     KNOWN_FIELDS,
@@ -24,7 +22,7 @@ from pipeline.request.schema import (
     fields_of,
     parse_request,
 )
-from pipeline.request.template import ROW, RowTemplate
+from pipeline.request.template import RowTemplate
 
 LINES = ("line",)
 """The columns of a shard of JSON lines: each row is one JSON object."""
@@ -42,7 +40,13 @@ _STRUCTURED = (
     "dry_sequence_breakers",
 )
 
-_UNREADABLE = (ValueError, OverflowError, KeyError, pa.ArrowException)
+_PARAMS = (
+    "params holds the request, as Instructor and Anthropic's Message Batches write it, but a line must be "
+    'as OpenAI\'s Batch API has it: {"custom_id": ..., "method": "POST", "url": "/v1/chat/completions", '
+    '"body": {...}}: rename params to body, and add the url where it is missing'
+)
+
+__all__ = ["LINES", "Record", "Row", "RowReader", "records"]
 
 Record = Mapping[str, Any]
 
@@ -53,14 +57,6 @@ class Row:
 
     custom_id: str
     request: Request | RowError
-
-
-def records(table: pa.Table, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """The rows as dicts of Python values; a value that can't be read (text not UTF-8 ...) is a RowError."""
-    if not columns:
-        return [{} for _ in range(table.num_rows)]
-    values = [_values(table.column(name), name) for name in columns]
-    return [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
 
 
 class RowReader:
@@ -100,13 +96,14 @@ class RowReader:
             return Row(name, error)
 
     def _open(self, record: Record) -> Record:
-        for value in record.values():
-            if isinstance(value, RowError):
+        for name, value in record.items():
+            # A template may have no use for it, and any data may be called id.
+            if isinstance(value, RowError) and (name == "custom_id" or not (self._template or name == "id")):
                 raise value
         if not self._is_lines:
             return record
         line = record[LINES[0]]
-        line = read_json(line, None) if isinstance(line, str | bytes) else line
+        line = read_json(line, None, as_written=True) if isinstance(line, str | bytes) else line
         if not isinstance(line, dict):
             raise RowError("invalid_request", f"the line must be a JSON object, not {short(line)}")
         return line
@@ -119,27 +116,24 @@ class RowReader:
         return self._bare(record)
 
     def _batch(self, record: Record) -> Request:
-        if record.get("method") not in (None, "POST"):
-            raise RowError("invalid_request", f"method must be POST, not {short(record['method'])}", "method")
+        method = record.get("method")
+        if method is not None and str(method).upper() != "POST":
+            raise RowError("invalid_request", f"method must be POST, not {short(method)}", "method")
         body = record.get("body")
         if isinstance(body, str | bytes):
             body = read_json(body, "body")
         if not isinstance(body, dict):
             raise RowError("invalid_request", f"body must be a JSON object, not {short(body)}", "body")
-        return self._parse(self._batch_endpoint(record.get("url")), body)
-
-    def _batch_endpoint(self, url: Any) -> Endpoint:
-        if url is None and self._config.endpoint:
-            return self._config.endpoint
-        path = _path(url)
-        for endpoint in REQUESTS:
-            if path == endpoint:
-                return endpoint
-        raise RowError(
-            "invalid_request", f"url must be one of {', '.join(REQUESTS)}, not {short(url)}", "url"
-        )
+        url = record.get("url")
+        endpoint = (self._config.endpoint or _asked(body)) if url is None else endpoint_of(url)
+        if endpoint is None:
+            reason = f"url must be one of {', '.join(REQUESTS)}, not {short(url)}"
+            raise RowError("invalid_request", reason, "url")
+        return self._parse(endpoint, body)
 
     def _bare(self, record: Record) -> Request:
+        if "params" in record and not set(CONTENT.values()) & record.keys():
+            raise RowError("invalid_request", _PARAMS, "params")
         asked: list[Endpoint] = [e for e, column in CONTENT.items() if record.get(column) is not None]
         if not self._endpoint and len(asked) != 1:
             found = " and ".join(CONTENT[endpoint] for endpoint in asked) or "none"
@@ -188,6 +182,8 @@ class RowReader:
             return
         asked = [CONTENT[self._endpoint]] if self._endpoint else list(CONTENT.values())
         if not self._is_batch and not set(asked) & set(columns):
+            if "params" in columns:
+                raise InputError(f"{self._shard}: {_PARAMS}")
             raise InputError(
                 f"{self._shard}: its columns ({', '.join(columns) or 'none'}) make no request; needed: "
                 f"{' or '.join(asked)}; or body and url, as in a batch line; or request.template"
@@ -197,13 +193,17 @@ class RowReader:
         """Pages of the web have url and body, too: beside a prompt, only method makes them a batch line."""
         if "method" not in columns and any(content in columns for content in CONTENT.values()):
             return False
-        return "body" in columns and ("url" in columns or self._config.endpoint is not None)
+        if "body" not in columns:
+            return False
+        # Mistral's lines have no url.
+        is_body = isinstance(columns, Mapping) and isinstance(columns["body"], dict)
+        return "url" in columns or self._config.endpoint is not None or is_body
 
     def _needs(self, column: str) -> bool:
         if self._is_lines or column in _NAMES:
             return True
         if self._template:
-            return column in self._template.columns or ROW in self._template.columns
+            return self._template.uses(column)
         return column in (_BATCH if self._is_batch else KNOWN_FIELDS)
 
 
@@ -218,21 +218,36 @@ def _template_endpoint(config: RequestConfig) -> Endpoint:
 
 def _own_name(record: Record) -> str | None:
     for column in _NAMES:
-        value = whole(record.get(column))
-        if value is None or value in ("", b""):
+        try:
+            name = row_name(record.get(column), column)
+        except RowError:
+            if column == "custom_id":
+                raise
             continue
-        if isinstance(value, str | bytes | int | UUID) and not isinstance(value, bool):
-            return str(plain(value, column))
-        if column == "custom_id":
-            raise RowError("invalid_request", f"custom_id must be a string, not {short(value)}", column)
+        if name is not None:
+            return name
     return None
 
 
-def _path(url: Any) -> str:
+def endpoint_of(url: Any) -> Endpoint | None:
+    """The endpoint that a URL means; None for another's.
+
+    Providers put it below paths of their own: /openai/v1/chat/completions, or
+    /openai/deployments/NAME/chat/completions?api-version=...
+    """
     try:
-        return urlsplit(url).path.rstrip("/") if isinstance(url, str) else ""
+        path = urlsplit(url).path.lower() if isinstance(url, str) else ""
     except ValueError:
-        return ""
+        return None
+    # Chats before completions: one ends as the other.
+    ends = {endpoint.removeprefix("/v1"): endpoint for endpoint in REQUESTS}
+    return next((ends[end] for end in ends if f"/{path.strip('/')}".endswith(end)), None)
+
+
+def _asked(body: Record) -> Endpoint | None:
+    """The endpoint that a body without a url can only mean."""
+    asked: list[Endpoint] = [e for e, field in CONTENT.items() if body.get(field) is not None]
+    return asked[0] if len(asked) == 1 else None
 
 
 def _structured(body: Record) -> dict[str, Any]:
@@ -245,19 +260,3 @@ def _is_json(name: str, value: Any) -> bool:
     # "auto" is a string by itself, and no JSON.
     is_object = value[:1] in ("{", b"{")
     return name in _STRUCTURED or (name == "tool_choice" and is_object)
-
-
-def _values(column: pa.ChunkedArray, name: str) -> list[Any]:
-    # Spark writes Python's dicts as maps. Asked for where there are none, dicts only take longer.
-    maps = "strict" if "map<" in str(column.type) else None
-    try:
-        return list(column.to_pylist(maps_as_pydicts=maps))
-    except _UNREADABLE:  # one bad value spoils a column: find it
-        return [_value(scalar, name, maps) for scalar in column]
-
-
-def _value(scalar: pa.Scalar, name: str, maps: str | None) -> Any:
-    try:
-        return scalar.as_py(maps_as_pydicts=maps)
-    except _UNREADABLE as error:
-        return RowError("invalid_request", f"{name} can't be read: {error}", name)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError, meta
+from jinja2 import StrictUndefined, TemplateError, UndefinedError, meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pipeline.errors import ConfigError, InputError, RowError
-from pipeline.request.json_values import plain
+from pipeline.request.json_values import as_written, json_text
 
 ROW = "row"
 """In a template, the whole row: `{{ row["a name with blanks"] }}`."""
@@ -18,6 +18,12 @@ ROW = "row"
 _TEXTS = ("content", "prompt", "input", "text")
 _WHOLE = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}")
 _JINJA = re.compile(r"\{[{%#]")
+
+
+class _Unreadable(StrictUndefined):
+    """A value that can't be read: no matter, unless the template uses it."""
+
+    __repr__ = __str__ = StrictUndefined._fail_with_undefined_error
 
 
 class _Environment(ImmutableSandboxedEnvironment):
@@ -35,6 +41,8 @@ _ENVIRONMENT = _Environment(
     autoescape=False,
     finalize=lambda value: "" if value is None else value,
 )
+# Jinja's own filter sorts keys, and escapes for HTML.
+_ENVIRONMENT.filters["tojson"] = json_text
 _BARE = _Environment()
 # Tells which names a template uses, `range` and the like among them: a column may be called so.
 _BARE.globals.clear()
@@ -53,6 +61,8 @@ class RowTemplate:
     def __init__(self, tree: Mapping[str, Any]) -> None:
         """Raises ConfigError that names the string that isn't Jinja by its path."""
         self.columns: set[str] = set()
+        self.named: set[str] = set()
+        """Columns that are used as `row["column"]`: they may be absent."""
         self._leaves = {key: self._compile(value, f"request.template.{key}") for key, value in tree.items()}
         self.constants = {key: value for key, value in tree.items() if not _has_jinja(value)}
 
@@ -66,10 +76,13 @@ class RowTemplate:
 
     def render(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """The request body of a row. Raises RowError where Jinja fails on it."""
-        used = record if ROW in self.columns else {k: v for k, v in record.items() if k in self.columns}
-        values = {k: v if isinstance(v, float) else plain(v, k, keep_nulls=True) for k, v in used.items()}
+        values = {name: _value(value, name) for name, value in record.items() if self.uses(name)}
         scope = {ROW: values, **values}
         return {key: leaf(scope) for key, leaf in self._leaves.items()}
+
+    def uses(self, column: str) -> bool:
+        """Whether the template may look at the column."""
+        return column in self.columns or column in self.named or ROW in self.columns
 
     def _compile(self, value: Any, path: str) -> Leaf:
         if isinstance(value, dict):
@@ -78,10 +91,27 @@ class RowTemplate:
             return _list([self._compile(v, f"{path}[{i}]") for i, v in enumerate(value)])
         if not isinstance(value, str) or not _JINJA.search(value):
             return lambda scope: value
-        self.columns |= _columns(value, path)
+        columns, named = _columns(value, path)
+        self.columns |= columns
+        self.named |= named
         if whole := _WHOLE.fullmatch(value):
             return _column(whole[1], path)
         return _text(value, path)
+
+
+def _value(value: Any, name: str) -> Any:
+    try:
+        if isinstance(value, RowError):
+            raise value
+        return as_written(value, name)
+    except RowError as error:
+        return _Unreadable(error.message)
+
+
+def _usable(value: Any) -> Any:
+    if isinstance(value, _Unreadable):
+        str(value)  # raises UndefinedError
+    return value
 
 
 def _mapping(leaves: dict[str, Leaf]) -> Leaf:
@@ -99,7 +129,10 @@ def _column(name: str, path: str) -> Leaf:
         if name not in scope:
             raise RowError("invalid_request", f"{path}: the row has no {name}")
         value = scope[name]
-        return str(value) if is_text and not isinstance(value, str | list | None) else value
+        try:
+            return str(value) if is_text and not isinstance(value, list | None) else _usable(value)
+        except UndefinedError as error:
+            raise RowError("invalid_request", f"{path}: {error}", name) from None
 
     return leaf
 
@@ -116,12 +149,25 @@ def _text(source: str, path: str) -> Leaf:
     return leaf
 
 
-def _columns(source: str, path: str) -> set[str]:
+def _columns(source: str, path: str) -> tuple[set[str], set[str]]:
+    """The columns that a template names, and those that it takes from `row` by their names."""
     try:
         _ENVIRONMENT.from_string(source)
-        return meta.find_undeclared_variables(_BARE.parse(source))
+        tree = _BARE.parse(source)
     except TemplateError as error:
         raise ConfigError(f"{path}: not a Jinja template: {error}") from None
+    columns, named = meta.find_undeclared_variables(tree), set(_named(tree))
+    uses = sum(name.name == ROW for name in tree.find_all(nodes.Name))
+    if ROW in columns and uses == sum(1 for _ in _named(tree)):
+        return columns - {ROW}, named
+    return columns, set()
+
+
+def _named(tree: nodes.Template) -> Iterator[str]:
+    for node in tree.find_all(nodes.Getitem):
+        is_of_row = isinstance(node.node, nodes.Name) and node.node.name == ROW
+        if is_of_row and isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str):
+            yield node.arg.value
 
 
 def _has_jinja(value: Any) -> bool:

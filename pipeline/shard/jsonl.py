@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+from pipeline.errors import RowError
+from pipeline.request.json_values import read_json
+from pipeline.request.names import row_name
 
 LINE = "line"
 _BLOCK = 1 << 20
@@ -74,13 +77,15 @@ def lines(file: pa.NativeFile, start: int) -> Iterator[tuple[int, bytes]]:
     yield from _row(offset, b"".join(parts))
 
 
-def name_hash(name: Any) -> int:
-    """64 bits that tell names apart; 0 for null and for an empty one, which names nothing."""
-    if name is None or name in ("", b""):
+def name_hash(value: Any) -> int:
+    """64 bits that tell the names apart that values of custom_id mean; 0 for a value that names nothing."""
+    try:
+        name = row_name(value, "custom_id")
+    except RowError:
         return 0
-    return (
-        int.from_bytes(hashlib.blake2b(str(name).encode(errors="surrogatepass"), digest_size=8).digest()) or 1
-    )
+    if name is None:
+        return 0
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) or 1
 
 
 def _row(offset: int, line: bytes) -> Iterator[tuple[int, bytes]]:
@@ -89,10 +94,9 @@ def _row(offset: int, line: bytes) -> Iterator[tuple[int, bytes]]:
         yield offset, text.rstrip(b"\r")
 
 
-def _custom_id(line: bytes) -> str | int | None:
+def _custom_id(line: bytes) -> Any:
     try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
+        record = read_json(line, None, as_written=True)
+    except RowError:
         return None
-    name = record.get("custom_id") if isinstance(record, dict) else None
-    return name if isinstance(name, str | int) else None
+    return record.get("custom_id") if isinstance(record, dict) else None

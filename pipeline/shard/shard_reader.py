@@ -78,7 +78,9 @@ class ParquetRows:
             for batch in parquet.iter_batches(CHUNK_ROWS, [group], self._names, use_threads=False)
         )
         self._at = self._begins[first]
-        self._held = schema.empty_table().select(self._names)
+        # No array without rows: Arrow can't make one of every type.
+        fields = [schema.field(name) for name in self._names]
+        self._held = pa.table([pa.chunked_array([], field.type) for field in fields], pa.schema(fields))
 
     def near(self, start: int) -> bool:
         """Whether going on from here is as good as opening the file anew."""

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError, StorageError
+from pipeline.request.arrow_values import column_values
 from pipeline.shard.jsonl import LINE, index_lines, name_hash
 from pipeline.shard.parquet import footer_digest, parquet_file
 from pipeline.storage import Entry, Storage
@@ -192,7 +193,8 @@ def _hashes(parquet: pq.ParquetFile) -> NDArray[np.uint64]:
     """A 64-bit hash of each row's custom_id; 0 where it is null."""
     pieces = [np.empty(0, np.uint64)]
     for batch in parquet.iter_batches(batch_size=8192, columns=["custom_id"], use_threads=False):
-        names = batch.column(0).to_pylist()
+        column = pa.Table.from_batches([batch]).column(0)
+        names = column_values(column, "custom_id")
         pieces.append(np.fromiter(map(name_hash, names), np.uint64, len(names)))
     return np.concatenate(pieces)
 
