@@ -1,4 +1,4 @@
-"""No test asserts how fast something is; Hypothesis would, by default. What takes long runs when asked for."""
+"""No test asserts how fast something is; Hypothesis would, by default. What takes long runs on demand."""
 
 from __future__ import annotations
 
