@@ -1,4 +1,4 @@
-"""The command line: run, retry, status, verify, export. Exit status: 0 done, 1 not completed, 2 wrong use."""
+"""The command line. Exit status: 0 done, 1 not completed, 2 wrong use."""
 
 from __future__ import annotations
 
@@ -72,6 +72,13 @@ _Set = Annotated[
     list[str] | None,
     typer.Option(
         "--set", metavar="KEY=VALUE", help="Any key of the job file by its dotted name; repeatable."
+    ),
+]
+_Html = Annotated[str | None, typer.Option(metavar="FILE", help="Where the page goes: a path or a URL.")]
+_Gold = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN", help="The column with the right labels, carried along by output.keep: accuracy ..."
     ),
 ]
 _Version = Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)]
@@ -167,6 +174,21 @@ def verify(
             f"{totals.rows:,} rows, {totals.failed:,} with an error; {totals.prompt_tokens:,} prompt tokens "
             f"({totals.cached_tokens:,} cached), {totals.completion_tokens:,} completion tokens"
         )
+
+
+@app.command(short_help="Write an HTML page that shows what a job did.")
+def report(output: _Output, html: _Html = None, gold: _Gold = None) -> None:
+    """Write one HTML file that shows what a job did; it works offline, and for unfinished jobs too.
+
+    By default it is OUT/report.html. It needs pip install "nightherd[report]".
+    """
+    with _one_message():
+        from pipeline.report.page import write_report
+        from pipeline.report.progress import Count
+
+        with Count("rows") as count:
+            file = write_report(output, html, gold, count.show)
+        typer.echo(f"report: {file}")
 
 
 @app.command(help=_EXPORT_HELP, short_help="Write the answers in OpenAI's batch format.")

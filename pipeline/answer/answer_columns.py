@@ -79,13 +79,15 @@ _BODY: Mapping[Kind, Mapping[str, pa.DataType]] = {
     },
     "embed": {"embedding": _VECTOR, "data": _DATA},
 }
-_FOOT = {"usage": _USAGE, "error": _ERROR, "attempts": pa.int16()}
+_FOOT = {"usage": _USAGE, "error": _ERROR, "seconds": pa.float32(), "attempts": pa.int16()}
 
 
 def response_schema(kind: Kind, kept: pa.Schema) -> pa.Schema:
     """The columns of a response file: the contract's, then those carried along from the input.
 
     `complete`: whether every choice is a whole answer by the row's constraint, null for rows without one.
+    `seconds`: from the row's slot in the engine to its last token; null for rows that were not computed by
+    themselves: embeddings, equal rows, errors.
     `label_logprobs`: of each label, where the row asked for them.
     A row that asked for embeddings with one text has its vector in `embedding`; one that asked with a list
     has all of them in `data`, and the first in `embedding`. Raises ConfigError where a kept name is taken.

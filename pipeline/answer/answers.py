@@ -205,6 +205,7 @@ def _generated(
         "complete": all(generation.complete for generation in choices) if guided else None,
         "label_logprobs": _label_logprobs(labels) if labels else None,
         "usage": _usage(first.prompt_tokens, tokens, cached),
+        "seconds": None if reused else max(generation.seconds for generation in choices),
         "reused": reused,
     }
 

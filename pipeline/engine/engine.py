@@ -114,6 +114,7 @@ class Engine:
         self._expire()
         self._settle_cells()
         self._scheduler.admit()
+        self._note_starts()
         self._settle_cells()
         step = self._scheduler.next_step()
         if step.parts:
@@ -242,15 +243,19 @@ class Engine:
                 row.lead.first_logits = None
 
     def _finish(self, row: Sequence, reason: FinishReason) -> None:
-        generation = row.finish(reason)
+        generation = row.finish(reason, self._clock())
         self.counters.cached_tokens += generation.cached_tokens
         self._leave(row, generation)
+
+    def _note_starts(self) -> None:
+        now = self._clock()
+        for row in self._scheduler.running:
+            row.started = now if row.started is None else row.started
 
     def _expire(self) -> None:
         now = self._clock()
         for row in list(self._scheduler.running):
-            row.started = now if row.started is None else row.started
-            if now - row.started > row.seconds:
+            if row.started is not None and now - row.started > row.seconds:
                 late = f"no answer within {row.seconds:g} s, {len(row.tokens)} tokens so far"
                 self._leave(row, RowError("deadline_exceeded", f"{late}; see retry.row_deadline"))
 

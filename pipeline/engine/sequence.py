@@ -26,6 +26,7 @@ class Generation:
     tokens: all of the answer, sampled and forced, the end-of-generation token too. logprobs: one for each
     of them, where asked for. prompt_logprobs: one for each token of the prompt, None for the first.
     scores: what `Sequence.scored` asked for. complete: False where a guided answer ended before it was whole.
+    seconds: from the row's slot to its last token.
     """
 
     text: str
@@ -37,6 +38,7 @@ class Generation:
     prompt_logprobs: tuple[TokenLogprob | None, ...] = ()
     scores: tuple[float, ...] = ()
     complete: bool = True
+    seconds: float = field(default=0.0, compare=False)
 
     @property
     def completion_tokens(self) -> int:
@@ -172,7 +174,8 @@ class Sequence:
         end-of-generation token. Raises RowError where the guide can't be followed any further."""
         return self._take(token, ends=ends) or self._force()
 
-    def finish(self, reason: FinishReason) -> Generation:
+    def finish(self, reason: FinishReason, now: float = 0.0) -> Generation:
+        """now: the time by the clock of `started`."""
         return Generation(
             text=self._stream.finish(),
             tokens=tuple(self.tokens),
@@ -183,6 +186,7 @@ class Sequence:
             prompt_logprobs=tuple(self.prompt_logprobs),
             scores=self.scores,
             complete=self._guide is None or self._guide.complete,
+            seconds=0.0 if self.started is None else now - self.started,
         )
 
     def rewind(self) -> None:

@@ -13,22 +13,18 @@ from typing import Any, BinaryIO, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.answer.answer_columns import response_schema
 from pipeline.answer.openai_body import to_openai
-from pipeline.errors import ConfigError, OutputError
-from pipeline.output.fingerprint import Fingerprint
-from pipeline.output.manifest import Manifest
-from pipeline.output.records import RECORD, SUCCESS, WORK, answers_of, chunk_name, read_record, response_name
-from pipeline.shard.assembly import cover
-from pipeline.shard.footer import read_footer
-from pipeline.shard.shards import Chunk
+from pipeline.errors import ConfigError
+from pipeline.output.committed import CommittedRows
+from pipeline.output.records import WORK
 from pipeline.storage import Storage
 
 STANDARD_OUTPUT = "-"
 
 _ROWS = 64
+_UNFINISHED = "nightherd run ends it, and --partial exports what it has committed so far"
 _NOTHING = pa.schema([])
 _COLUMNS = {*response_schema("generate", _NOTHING).names, *response_schema("embed", _NOTHING).names}
 # No server gives these for an answer: the request never came back.
@@ -65,92 +61,21 @@ def export(
     Raises OutputError where there is no such job, or an answer is missing; ConfigError for a bad target.
     """
     _check_targets(file, errors)
-    answers = _open(output_url, partial)
+    answers = CommittedRows.at(output_url, None if partial else _UNFINISHED)
     if errors is None:
         return _write(file, answers, "all", tell)
     results, failures = _write(file, answers, "succeeded", tell), _write(errors, answers, "failed", tell)
     return Exported(results.lines + failures.lines, failures.lines, results.rows)
 
 
-@dataclass(frozen=True)
-class _Answers:
-    """The rows of an output. whole: they are all there."""
-
-    manifest: Manifest
-    shards: Mapping[str, int]
-    whole: bool
-
-    @property
-    def rows(self) -> int:
-        return sum(self.shards.values())
-
-    def lines(self, which: Which) -> Iterator[tuple[bytes, bool]]:
-        """Result lines, and whether each is of a failed row."""
-        for shard in sorted(self.shards):
-            for start, table in self._tables(shard):
-                numbers = _numbers(table, which)
-                for number, record in zip(numbers.to_pylist(), table.take(numbers).to_pylist(), strict=True):
-                    place = f"{self.manifest.fingerprint.digest}\0{shard}\0{start + number}"
-                    yield _line(record, place), record["error"] is not None
-
-    def _tables(self, shard: str) -> Iterator[tuple[int, pa.Table]]:
-        """Rows in order, each table with the number of its first row."""
-        # Listed before the response file is looked for: chunks go when it has come.
-        chunks = [] if self.whole else self._chunks(shard)
-        try:
-            yield from self._response(shard)
-        except FileNotFoundError:
-            if self.whole:
-                raise OutputError(f"{self._path(shard)} is absent") from None
-            yield from self._chunk_tables(shard, chunks)
-
-    def _chunk_tables(self, shard: str, chunks: list[Chunk]) -> Iterator[tuple[int, pa.Table]]:
-        for chunk in chunks:
-            try:
-                table = self.manifest.table(chunk_name(chunk))
-            except FileNotFoundError:
-                yield from self._response(shard, chunk.start)
-                return
-            own = table.select(_own(table.schema))
-            for at in range(0, own.num_rows, _ROWS):
-                yield chunk.start + at, own.slice(at, _ROWS)
-
-    def _response(self, shard: str, start: int = 0) -> Iterator[tuple[int, pa.Table]]:
-        with answers_of(self.manifest.output, response_name(shard), 1 << 20) as parquet:
-            self._check(parquet, shard)
-            at, names = 0, _own(parquet.schema_arrow)
-            for batch in parquet.iter_batches(batch_size=_ROWS, columns=names, use_threads=False):
-                skipped = min(max(0, start - at), batch.num_rows)
-                yield at + skipped, pa.Table.from_batches([batch]).slice(skipped)
-                at += batch.num_rows
-
-    def _check(self, parquet: pq.ParquetFile, shard: str) -> None:
-        footer = read_footer(parquet)
-        found = (footer.fingerprint, footer.shard, footer.start, footer.stop)
-        if found != (self.manifest.fingerprint.digest, shard, 0, self.shards[shard]):
-            raise OutputError("doesn't hold this job's answers")
-
-    def _chunks(self, shard: str) -> list[Chunk]:
-        return cover(Chunk(f.shard, f.start, f.stop) for f in self.manifest.chunk_footers(shard))
-
-    def _path(self, shard: str) -> str:
-        return f"{self.manifest.output.url}/{response_name(shard)}"
-
-
-def _open(output_url: str, partial: bool) -> _Answers:
-    output = Storage.at(output_url)
-    success = read_record(output, SUCCESS)
-    record = success or read_record(output, RECORD)
-    if not record:
-        raise OutputError(f"output {output_url}: no job has begun there")
-    if not success and not partial:
-        raise OutputError(
-            f"output {output_url}: the job isn't finished: nightherd run ends it, and --partial exports what "
-            "it has committed so far"
-        )
-    prints = Fingerprint(record.get("record", {}))
-    shards = {name: int(shard["rows"]) for name, shard in prints.record.get("input", {}).items()}
-    return _Answers(Manifest(output, prints), shards, bool(success))
+def _lines(answers: CommittedRows, which: Which) -> Iterator[tuple[bytes, bool]]:
+    """Result lines, and whether each is of a failed row."""
+    for shard in sorted(answers.shards):
+        for start, table in answers.tables(shard, _own, _ROWS):
+            numbers = _numbers(table, which)
+            for number, record in zip(numbers.to_pylist(), table.take(numbers).to_pylist(), strict=True):
+                place = f"{answers.manifest.fingerprint.digest}\0{shard}\0{start + number}"
+                yield _line(record, place), record["error"] is not None
 
 
 def _check_targets(file: str, errors: str | None) -> None:
@@ -166,13 +91,13 @@ def _place(target: str) -> str:
     return target if "://" in target or target == STANDARD_OUTPUT else str(Path(target).resolve())
 
 
-def _write(target: str, answers: _Answers, which: Which, tell: Tell) -> Exported:
+def _write(target: str, answers: CommittedRows, which: Which, tell: Tell) -> Exported:
     done = Exported(0, 0, answers.rows)
 
     def write(file: BinaryIO) -> None:
         nonlocal done
         lines = failed = 0
-        for line, is_failed in answers.lines(which):
+        for line, is_failed in _lines(answers, which):
             file.write(line)
             lines, failed = lines + 1, failed + is_failed
             tell(lines, answers.rows)

@@ -13,6 +13,7 @@ from pipeline.output.records import (
     PROGRESS,
     RECORD,
     REPACK,
+    REPORT,
     RESPONSES,
     SUCCESS,
     USAGE,
@@ -169,7 +170,7 @@ class Manifest(Commits):
         Raises OutputError where that is anything but this job's answers."""
         names = [name for name in self.output.list() if not name.startswith((".", f"{ASIDE}/"))]
         own = [n for n in names if n.startswith((f"{RESPONSES}/", f"{WORK}/")) and n.endswith(".parquet")]
-        known = {*own, PROGRESS, RECORD, REPACK, *((USAGE, SUCCESS) if own else ())}
+        known = {*own, PROGRESS, RECORD, REPACK, *((REPORT, USAGE, SUCCESS) if own else ())}
         if strangers := [name for name in names if name not in known]:
             raise OutputError(
                 f"output {self.output.url} holds {strangers[0]}, but no record of a job; "

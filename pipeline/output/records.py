@@ -29,6 +29,7 @@ REPACK = f"{WORK}/repack.json"
 RESPONSES = "responses"
 USAGE = "usage.parquet"
 SUCCESS = "_SUCCESS"
+REPORT = "report.html"
 _READERS = 16
 _PACKAGES = ("nightherd", "ray", "llama-cpp-python", "pyarrow")
 USAGE_SCHEMA = pa.schema(

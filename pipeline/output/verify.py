@@ -25,7 +25,7 @@ from pipeline.output.records import (
 )
 from pipeline.request.rows import RowReader, records
 from pipeline.shard.footer import Footer, check_counts, read_footer
-from pipeline.shard.parquet import footer_digest, parquet_file
+from pipeline.shard.parquet import footer_digest, parquet_file, row_batches
 from pipeline.shard.shard_reader import ShardReader
 from pipeline.shard.shards import Shard, ShardPlan, chunks, list_shards, plan_shard
 from pipeline.storage import Storage
@@ -112,7 +112,7 @@ class _Verification:
             )
         check_counts(parquet, footer.tally)
         # All columns: what can't be read is no answer.
-        for batch in parquet.iter_batches(batch_size=_BATCH, use_threads=False):
+        for batch in row_batches(parquet, _BATCH):
             _check_rows(batch)
         return footer
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from itertools import accumulate
 
 import pyarrow as pa
 
 from pipeline.errors import InputError
 from pipeline.shard.jsonl import read_lines
-from pipeline.shard.parquet import parquet_file
+from pipeline.shard.parquet import parquet_file, row_batches
 from pipeline.shard.shards import CHUNK_ROWS, Chunk, ShardPlan
 
 
@@ -71,12 +71,7 @@ class ParquetRows:
         schema = parquet.schema_arrow
         # One at least: rows without any column can't be counted.
         self._names = [n for n in schema.names if columns is None or n in columns] or schema.names[:1]
-        # One after the other: Arrow makes no batch of two groups where a nested column is dictionary-encoded.
-        self._batches: Iterator[pa.RecordBatch] = (
-            batch
-            for group in range(first, groups.num_row_groups)
-            for batch in parquet.iter_batches(CHUNK_ROWS, [group], self._names, use_threads=False)
-        )
+        self._batches = row_batches(parquet, CHUNK_ROWS, self._names, first)
         self._at = self._begins[first]
         # No array without rows: Arrow can't make one of every type.
         fields = [schema.field(name) for name in self._names]

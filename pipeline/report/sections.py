@@ -1,0 +1,335 @@
+"""The sections of a report: what a survey found, as its template shows it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from pipeline.report import charts
+from pipeline.report.gold import Gold
+from pipeline.report.progress import span
+from pipeline.report.survey import Row, Survey
+from pipeline.report.vectors import Map
+
+Section = dict[str, Any]
+
+SHOWN_LABELS = 24
+SHOWN_PAUSES = 8
+MOST_CONFUSED = 12
+LONGEST = 1500
+"""Characters of a text that are shown."""
+
+
+def sections(survey: Survey) -> Section:
+    """All sections by their name in the template; those that have nothing to show are None."""
+    return {
+        "timeline": timeline(survey),
+        "labels": labels(survey),
+        "gold": gold(survey.gold) if survey.gold and survey.gold.pairs else None,
+        "errors": errors(survey),
+        "numbers": numbers(survey),
+        "vectors": vectors(survey),
+        "samples": [answer(row, survey.kept) for row in survey.samples],
+        "slowest": [_slow(seconds, row) for seconds, row in survey.slowest],
+    }
+
+
+def timeline(survey: Survey) -> Section | None:
+    line, bins = survey.timeline, survey.timeline.bins
+    if line.first is None or line.last - line.first < 2:
+        return None
+    rows = np.array([found.rows for found in bins], float)
+    tokens = np.array([[found.tokens_in for found in bins], [found.tokens_out for found in bins]], float)
+    draw = charts.timeline([found.start for found in bins], line.width, rows, tokens)
+    pauses = sorted(line.pauses, key=lambda pause: -pause.seconds)[:SHOWN_PAUSES]
+    return {
+        "note": "By the time at which answers came back, a chunk of rows at once; "
+        f"means over {span(line.width)}.",
+        "chart": _chart(
+            "timeline", "rows and tokens a second over time", draw, height=3.6, nrows=2, sharex=True
+        ),
+        "pauses": [
+            {"start": moment(pause.start), "stop": moment(pause.stop), "length": span(pause.seconds)}
+            for pause in sorted(pauses, key=lambda pause: pause.start)
+        ],
+        "more_pauses": len(line.pauses) - len(pauses),
+        "retried": f"{survey.retried:,} rows were tried more than once." if survey.retried else "",
+    }
+
+
+def labels(survey: Survey) -> Section | None:
+    counts = survey.labels.counts
+    if not counts:
+        return None
+    shown = list(counts.items())[:SHOWN_LABELS]
+    sure = np.array([count.sure for _, count in shown]) if survey.labels.scored else None
+    draw = charts.labels([name for name, _ in shown], [count.rows for _, count in shown], sure)
+    rest, rows = len(counts) - len(shown), sum(count.rows for count in counts.values())
+    means = [count.mean_probability or 0.0 for _, count in shown]
+    surest = f" Mean probability: {min(means):.2f} to {max(means):.2f} by label." if sure is not None else ""
+    return {
+        "note": f"{len(counts):,} different answers over {rows:,} rows.{surest}",
+        "chart": _chart(
+            "labels",
+            "rows of each label",
+            draw,
+            height=0.55 + 0.26 * len(shown),
+            ncols=1 if sure is None else 2,
+        ),
+        "more": f"and {rest} rarer ones" if rest else "",
+    }
+
+
+def gold(found: Gold) -> Section:
+    low, high = found.interval
+    left_out = [f"{found.missing:,} rows have no gold label"] if found.missing else []
+    left_out += [f"{found.unanswered:,} have one, but no answer"] if found.unanswered else []
+    scores = found.scores
+    names = [score.label for score in scores[:MOST_CONFUSED]]
+    return {
+        "tiles": [
+            {"value": f"{found.accuracy:.1%}", "label": f"accuracy (95 %: {low:.1%} to {high:.1%})"},
+            {"value": f"{found.right:,}", "label": f"right of {found.judged:,} rows"},
+            *_calibration(found),
+        ],
+        "name": found.name,
+        "note": (
+            f"Left out: {' and '.join(left_out)}."
+            if left_out
+            else "Every row has a gold label and an answer."
+        ),
+        "confusion": _confusion(found, names) if len(names) > 1 else None,
+        "confusion_note": f"The {len(names)} commonest of {len(scores)} labels."
+        if len(scores) > len(names)
+        else "",
+        "reliability": _reliability(found),
+        "reliability_note": "Each point is a tenth of the scale; on the dashed line probabilities are true.",
+        "scores": [
+            {
+                "label": score.label,
+                "gold": score.gold,
+                "given": score.given,
+                "precision": f"{score.precision:.1%}" if score.given else "",
+                "recall": f"{score.recall:.1%}" if score.gold else "",
+                "f1": f"{score.f1:.2f}",
+            }
+            for score in scores[:SHOWN_LABELS]
+        ],
+        "more": f"and {len(scores) - SHOWN_LABELS} rarer ones" if len(scores) > SHOWN_LABELS else "",
+        "misses": [
+            {
+                "custom_id": miss.custom_id,
+                "kept": ", ".join(f"{name}: {cut(value, 160)}" for name, value in miss.kept.items()),
+                "gold": cut(miss.gold, 80),
+                "label": cut(miss.label, 200),
+                "probability": "" if miss.probability is None else f"{miss.probability:.2f}",
+            }
+            for miss in found.misses
+        ],
+    }
+
+
+def errors(survey: Survey) -> Section | None:
+    kinds = survey.failures.kinds
+    if not kinds:
+        return None
+    share = survey.tally.failed / survey.tally.rows
+    return {
+        "note": f"{survey.tally.failed:,} of {survey.tally.rows:,} rows ({share:.2%}) have an error instead "
+        "of an answer. nightherd retry tries them again.",
+        "kinds": [
+            {
+                "code": code,
+                "rows": f"{rows:,} rows" if rows > 1 else "1 row",
+                "examples": [
+                    {
+                        "custom_id": failure.custom_id,
+                        "place": f"{failure.shard}, row {failure.row:,}",
+                        "message": cut(failure.message, 600),
+                        "param": failure.param,
+                    }
+                    for failure in examples
+                ],
+            }
+            for code, rows, examples in kinds
+        ],
+    }
+
+
+_NUMBERS = {
+    "prompt_tokens": ("Prompt", "tokens"),
+    "completion_tokens": ("Answer, tokens", "tokens"),
+    "characters": ("Answer, characters", "characters"),
+    "seconds": ("Time in the engine", "seconds"),
+}
+
+
+def numbers(survey: Survey) -> Section | None:
+    shown = {name: spread for name, spread in survey.numbers.items() if spread.count and spread.most > 0}
+    if not shown:
+        return None
+    found = []
+    for name, spread in shown.items():
+        title, unit = _NUMBERS[name]
+        marks = [("median", spread.quantile(0.5)), ("p95", spread.quantile(0.95))]
+        if marks[0][1] >= 0.8 * marks[1][1]:
+            marks = marks[:1]
+        draw = charts.histogram(spread.sample, unit, marks)
+        least, mean, median, p95, most = (
+            number(v)
+            for v in (spread.least, spread.mean, spread.quantile(0.5), spread.quantile(0.95), spread.most)
+        )
+        found.append(
+            {
+                "title": title,
+                "chart": _chart(
+                    f"numbers-{name}",
+                    f"{title}: how many rows have how many {unit}",
+                    draw,
+                    height=1.9,
+                    width=charts.HALF,
+                ),
+                "caption": f"{least} to {most}; mean {mean}, median {median}, 95 % up to {p95}",
+            }
+        )
+    sampled = any(spread.sampled for spread in shown.values())
+    of = "a random sample of them; least, most and means are of all" if sampled else "all of them"
+    return {
+        "note": f"Of {survey.tally.succeeded:,} rows with an answer; histograms and quantiles from {of}.",
+        "charts": found,
+        "reasons": _reasons(survey),
+    }
+
+
+def vectors(survey: Survey) -> Section | None:
+    found = survey.vectors
+    if not found.count:
+        return None
+    lengths = ", ".join(f"{length:,}" for length, _ in found.dimensions.most_common(4))
+    about = "about " if found.estimated else ""
+    note = f"{found.count:,} vectors of {lengths} dimensions; "
+    note += f"{about}{found.duplicates:,} are equal to an earlier one"
+    note += f"; {found.zeros:,} are all zeros" if found.zeros else ""
+    place = found.map()
+    draw = charts.histogram(found.norms.sample, "L2 norm", [("median", found.norms.quantile(0.5))])
+    even = found.norms.most - found.norms.least < 1e-3
+    return {
+        "note": f"{note}. " + (f"All have the length {found.norms.mean:.4g}." if even else ""),
+        "norms": None if even else _chart("norms", "how long the vectors are", draw, height=1.8),
+        "map": place and _map(place),
+        "map_note": place
+        and f"{len(place.places):,} vectors on their two principal components, which hold "
+        f"{place.explained[0]:.0%} and {place.explained[1]:.0%} of the variance.",
+        "pairs": found.nearest(),
+    }
+
+
+def answer(row: Row, kept: Sequence[str]) -> Section:
+    """An answered row for people to read."""
+    usage, text = row["usage"] or {}, row.get("text")
+    facts = [
+        f"{usage.get('prompt_tokens', 0):,} tokens in",
+        f"{usage.get('completion_tokens', 0):,} out",
+        f"ended by {row.get('finish_reason')}",
+    ]
+    if text is None:
+        text = "(no text: a call of a tool; see the column choices)"
+    return {
+        "custom_id": row["custom_id"],
+        "facts": facts + _likeliest(row),
+        "kept": [(name, cut(value, 400)) for name in kept if (value := row.get(name)) is not None],
+        "text": cut(text, LONGEST),
+    }
+
+
+def cut(value: object, most: int) -> str:
+    """A value as a text of at most so many characters."""
+    text = f"({len(value):,} bytes)" if isinstance(value, bytes) else str(value).strip()
+    return text if len(text) <= most else f"{text[:most].rstrip()} … ({len(text):,} characters)"
+
+
+def number(value: float) -> str:
+    """ "1,234", "12.3", "0.0123"."""
+    if abs(value) >= 100 or float(value).is_integer():
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def moment(seconds: float) -> str:
+    """ "2026-11-25 02:10 CET", local time."""
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M %Z")
+
+
+def _calibration(found: Gold) -> list[Section]:
+    if found.calibration_error is None or found.brier is None:
+        return []
+    return [
+        {"value": f"{found.calibration_error:.3f}", "label": "expected calibration error"},
+        {"value": f"{found.brier:.3f}", "label": "Brier score of the answer's probability"},
+    ]
+
+
+def _confusion(found: Gold, names: Sequence[str]) -> Markup:
+    counts = np.array([[found.pairs[known, given] for given in names] for known in names])
+    draw, height = charts.confusion(names, counts), 1.2 + 0.3 * len(names)
+    return _chart("confusion", "rows by gold label and answer", draw, height=height, width=charts.HALF)
+
+
+def _reliability(found: Gold) -> Markup | None:
+    bins = found.reliability
+    if not bins:
+        return None
+    draw = charts.reliability(
+        [b.probability for b in bins], [b.accuracy for b in bins], [b.rows for b in bins]
+    )
+    title = "share of right answers by their probability"
+    return _chart(
+        "reliability", title, draw, height=3.6, width=charts.HALF, nrows=2, sharex=True, height_ratios=(4, 1)
+    )
+
+
+def _map(found: Map) -> Markup:
+    groups = [place.group for place in found.places]
+    common = [name for name, _ in Counter(filter(None, groups)).most_common(len(charts.GROUPS))]
+    return _chart(
+        "map", "vectors in two dimensions", charts.scatter(found.points, groups, common), height=4.2
+    )
+
+
+def _reasons(survey: Survey) -> list[Section]:
+    total = max(sum(survey.finish_reasons.values()), 1)
+    meaning = {
+        "stop": "stop: the model ended, or a stop string came",
+        "length": "length: cut off by max_tokens or the context",
+        "tool_calls": "tool_calls: the model called a tool",
+    }
+    rows = [(meaning.get(name, name), n) for name, n in survey.finish_reasons.most_common()]
+    if survey.incomplete:
+        rows.append(("not complete by the row's schema or choice", survey.incomplete))
+    return [{"name": name, "rows": f"{n:,}", "share": f"{n / total:.1%}"} for name, n in rows]
+
+
+def _slow(seconds: float, row: Row) -> Section:
+    usage: Mapping[str, int] = row["usage"] or {}
+    return {
+        "custom_id": row["custom_id"],
+        "place": f"{row['shard']}, row {row['row']:,}",
+        "seconds": f"{seconds:,.2f}",
+        "tokens_in": f"{usage.get('prompt_tokens', 0):,}",
+        "tokens_out": f"{usage.get('completion_tokens', 0):,}",
+        "reason": row.get("finish_reason") or "",
+    }
+
+
+def _likeliest(row: Row) -> list[str]:
+    found = sorted(row.get("label_logprobs") or [], key=lambda label: -label["probability"])[:3]
+    return [f"{cut(label['label'], 30)} {label['probability']:.2f}" for label in found]
+
+
+def _chart(name: str, title: str, draw: charts.Draw, **size: Any) -> Markup:
+    return Markup(charts.svg(name, title, draw, **size))
