@@ -104,7 +104,7 @@ def test_light_and_dark_pictures_have_their_colours(report, tmp_path, flag, page
     assert share_of(shot, card) > 0.4
     # The charts are drawn in the page's colours: bars, and the number of errors.
     assert share_of(shot, first) > 0.002
-    assert share_of(shot, bad) > 0.0001
+    assert share_of(shot, bad) > 0.00001
     assert "CONSOLE" not in shot.log
 
 
