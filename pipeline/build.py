@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,9 +20,13 @@ from pipeline.engine.runner import Runner
 from pipeline.engine.settings import EngineSettings, fit, gpu_cache_memory, gpu_layers
 from pipeline.errors import ConfigError
 from pipeline.model.model_template import read_chat_template
-from pipeline.model.models import fetch_model
+from pipeline.model.models import default_cache, fetch_model
 from pipeline.model.repack import repacked
 from pipeline.model.requantiser import Requantiser
+from pipeline.native.cure import with_cuda
+from pipeline.native.in_use import kernels_of
+from pipeline.native.proof import proven
+from pipeline.native.trial import Trial
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
 from pipeline.respond.ask import Answer
@@ -31,6 +37,9 @@ from pipeline.respond.reuse import Elsewhere
 from pipeline.storage import Storage
 from pipeline.worker import Identity, Worker
 
+Board = Callable[[str], Elsewhere[Answer]]
+"""The answers that the job's other workers with kernels of this id have given."""
+
 
 def build_worker(
     job: JobConfig,
@@ -38,25 +47,30 @@ def build_worker(
     *,
     threads: int,
     gpus: float,
-    elsewhere: Elsewhere[Answer] | None = None,
+    board: Board | None = None,
 ) -> Worker:
-    """A worker on this node. Fetches the model where the node has none yet.
+    """A worker on this node. Fetches the model where the node has none yet, and tries llama.cpp on it first.
 
     threads: CPUs that the worker may keep busy. gpus: how many it was given, or its share of one.
-    elsewhere: what the job's other workers have answered. Raises ModelError, ConfigError.
+    board: where the job's workers share their answers. Raises ModelError, ConfigError, MachineError.
     """
     _check_gpu(job.engine, gpus)
     model = fetch_model(job.model)
     manifest = Manifest(Storage.at(job.output.path), fingerprint)
-    path = model.path
+    trial = Trial(model.path, job.engine, threads, gpus > 0, gpu_layers(job.engine, on_gpu=gpus > 0))
+    proof = proven(trial, default_cache())
     if job.model.cpu_repack and not gpus:
-        copy = repacked(model, Requantiser(threads))
-        path = copy.path
+        copy = repacked(model, Requantiser(threads, extra_buffers=proof.extra_buffers))
         manifest.note_repack(copy.record)
-    identity = Identity(model_id(job, model.path), fingerprint.digest)
-    file = LlamaFile(path, gpu_layers(job.engine, on_gpu=gpus > 0))
+        trial = replace(trial, path=copy.path)
+        proof = proven(trial, default_cache())
+    file = LlamaFile(trial.path, trial.gpu_layers, extra_buffers=proof.extra_buffers)
+    kernels = kernels_of(file)
+    manifest.note_kernels(kernels)
+    identity = Identity(model_id(job, model.path), fingerprint.digest, kernels.id)
+    elsewhere = board(kernels.id) if board else None
     responder = _responder(job, file, identity, threads=threads, gpus=gpus, elsewhere=elsewhere)
-    return Worker(job, identity, manifest, responder)
+    return Worker(job, identity, manifest, responder, proof.notes)
 
 
 def model_id(job: JobConfig, path: Path) -> str:
@@ -76,7 +90,9 @@ def _responder(
     names = frozenset({"local", identity.model_id})
     if is_embedding_model(file.traits):
         model = LlamaEmbeddingModel(file, job.engine, threads=threads, on_gpu=gpus > 0)
-        answers = Answers(identity.model_id, identity.fingerprint, pa.schema([]), "embed")
+        answers = Answers(
+            identity.model_id, identity.fingerprint, pa.schema([]), "embed", kernels=identity.kernels
+        )
         reuse = job.engine.reuse_answers
         return EmbeddingResponder(
             Embedder(model), answers, names=names, truncate=job.request.truncate, reuse=reuse
@@ -107,7 +123,12 @@ def _generative(
     vocabulary = model.vocabulary
     template = read_chat_template(job.model) or vocabulary.chat_template
     answers = Answers(
-        identity.model_id, identity.fingerprint, pa.schema([]), vocabulary=vocabulary, template=template
+        identity.model_id,
+        identity.fingerprint,
+        pa.schema([]),
+        vocabulary=vocabulary,
+        template=template,
+        kernels=identity.kernels,
     )
     return GenerativeResponder(
         Runner(engine),
@@ -127,8 +148,8 @@ def _check_gpu(engine: EngineConfig, gpus: float) -> None:
     if gpus and engine.gpu_layers != 0 and not sees_gpu():
         raise ConfigError(
             "cluster.gpus_per_actor: a worker was given a GPU, but llama.cpp sees none: it was compiled "
-            "without GPU support (reinstall llama-cpp-python with CMAKE_ARGS=-DGGML_CUDA=on), or the GPU's "
-            "driver is missing; 0 runs the job on CPUs"
+            f"without GPU support, or the GPU's driver is missing. For an NVIDIA GPU: {with_cuda()}; "
+            "0 runs the job on CPUs"
         )
 
 

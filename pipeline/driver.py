@@ -17,6 +17,7 @@ from pipeline.actors.ray_tasks import Chores
 from pipeline.actors.row_actor import RowWorker, WorkerFactory
 from pipeline.config import ClusterConfig, JobConfig
 from pipeline.model.models import LocalModel, fetch_model
+from pipeline.native.cure import with_cuda
 from pipeline.output.amendment import Amendment
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
@@ -35,7 +36,7 @@ _COUNTED = 200
 _STALL_SLACK = 60.0
 _NO_GPU = (
     "This machine has a GPU, but llama.cpp was compiled without GPU support: the job runs on the CPU. "
-    "To use it, reinstall llama-cpp-python with CMAKE_ARGS=-DGGML_CUDA=on."
+    f"To use an NVIDIA GPU: {with_cuda()}"
 )
 
 
@@ -51,8 +52,12 @@ class JobWorkers:
 
         job = self.job
         several = share_out(job.cluster, nodes())[1] > 1
-        elsewhere = SharedAnswers(self.fingerprint.digest) if several and job.engine.reuse_answers else None
-        return build_worker(job, self.fingerprint, threads=slot.threads, gpus=slot.gpus, elsewhere=elsewhere)
+        board = self._board if several and job.engine.reuse_answers else None
+        return build_worker(job, self.fingerprint, threads=slot.threads, gpus=slot.gpus, board=board)
+
+    def _board(self, kernels: str) -> SharedAnswers:
+        """Kernels round differently: an answer is shared among workers that would give the same one."""
+        return SharedAnswers(f"{self.fingerprint.digest} {kernels}")
 
 
 Workers = Callable[[JobConfig, Fingerprint], WorkerFactory]

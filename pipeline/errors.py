@@ -10,6 +10,7 @@ NightherdError
 │   ├── WorkersExhausted workers died more often than the job allows
 │   └── TooManyFailures  nearly every row fails
 ├── WorkerError          a worker's engine is broken; its rows go to another worker
+│   └── MachineError     llama.cpp can't be trusted on this machine, whatever the rows are
 └── RowError             an answer like any other: the row's error column
 """
 
@@ -58,6 +59,13 @@ class TooManyFailures(JobError):
 
 class WorkerError(NightherdError):
     """A worker's engine is broken and must be replaced; its rows are tried elsewhere."""
+
+
+class MachineError(WorkerError):
+    """llama.cpp dies or computes wrong numbers on this machine. No row is to blame, and no worker can start.
+
+    The first line of the message says what happened; the others say what to do.
+    """
 
 
 _ROW_ERRORS = {

@@ -29,17 +29,27 @@ _PASSING = {"server_error", "deadline_exceeded"}
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What answers say of the job: the model's id, and the job's fingerprint."""
+    """What answers say of their origin: the model's id, the job's fingerprint, the id of the kernels."""
 
     model_id: str
     fingerprint: str
+    kernels: str = ""
 
 
 class Worker:
     """Answers chunks. `process` may be called from several threads: their rows share the batch."""
 
-    def __init__(self, job: JobConfig, identity: Identity, manifest: Manifest, responder: Responder) -> None:
-        """Raises ConfigError where a kept column would have the name of one of the output's."""
+    def __init__(
+        self,
+        job: JobConfig,
+        identity: Identity,
+        manifest: Manifest,
+        responder: Responder,
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        """notes: what a person should know of this worker's machine, a line each.
+        Raises ConfigError where a kept column would have the name of one of the output's."""
+        self.notes = notes
         response_schema(responder.kind, pa.schema([(name, pa.null()) for name in job.output.keep]))
         self._job = job
         self._identity = identity
@@ -149,7 +159,8 @@ def check_input(job: JobConfig, plan: ShardPlan) -> None:
 
 
 def _answers(identity: Identity, kind: Kind, kept: pa.Schema | None = None) -> Answers:
-    return Answers(identity.model_id, identity.fingerprint, kept or pa.schema([]), kind)
+    kept = kept or pa.schema([])
+    return Answers(identity.model_id, identity.fingerprint, kept, kind, kernels=identity.kernels)
 
 
 def _may_pass(answer: Record) -> bool:

@@ -62,9 +62,9 @@ def test_only_cpu_slots_load_the_copy_and_answers_name_the_original(
     monkeypatch.setattr(build, "repacked", lambda *_: Repacked(copy, True, {"agreement": 0.5}))
     loaded: list[Path] = []
 
-    def load(path: Path, layers: int) -> LlamaFile:
+    def load(path: Path, layers: int, **options: bool) -> LlamaFile:
         loaded.append(path)
-        return LlamaFile(path)
+        return LlamaFile(path, layers, **options)
 
     monkeypatch.setattr(build, "LlamaFile", load)
     monkeypatch.setenv("NIGHTHERD_CACHE", str(tmp_path / "cache"))

@@ -19,6 +19,7 @@ from pipeline.constraint.constraints import constraint_of
 from pipeline.engine.model import Vocabulary
 from pipeline.engine.sequence import Generation
 from pipeline.errors import RowError
+from pipeline.native.kernels import system_fingerprint
 from pipeline.request.rows import Row
 from pipeline.request.schema import ChatRequest, CompletionRequest, EmbeddingRequest
 from pipeline.tally import Tally
@@ -45,14 +46,16 @@ class Answers:
         *,
         vocabulary: Vocabulary | None = None,
         template: str | None = None,
+        kernels: str = "",
     ) -> None:
         """fingerprint: the job's. kept: the input columns to carry along. vocabulary: for rows that ask
-        for logprobs. template: the chat template, which tells how the model writes reasoning and calls."""
+        for logprobs. template: the chat template, which tells how the model writes reasoning and calls.
+        kernels: the id of those that computed the answers."""
         self.schema = response_schema(kind, kept)
         self._own = pa.schema(list(self.schema)[: len(self.schema) - len(kept)])
         self._model_id = model_id
         self._fingerprint = fingerprint
-        self._system_fingerprint = f"fp_{blake2b(fingerprint.encode(), digest_size=5).hexdigest()}"
+        self._system_fingerprint = system_fingerprint(fingerprint, kernels)
         self._vocabulary = vocabulary
         self._logprobs = LogprobWriter(vocabulary) if vocabulary else None
         self._replies = ReplyReader(template)

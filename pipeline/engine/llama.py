@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -21,12 +23,39 @@ from pipeline.errors import ModelError, WorkerError
 
 _WARNING = 3  # ggml_log_level: NONE 0, DEBUG 1, INFO 2, WARN 3, ERROR 4, CONT 5
 _complaints: deque[str] = deque(maxlen=6)
+# llama.cpp tells only its log where a model's weights went.
+_BUFFER = re.compile(rb"(\S+) model buffer size")
+_OFFLOADED = re.compile(rb"offloaded (\d+)/(\d+) layers to GPU")
+_placements: list[bytes] = []
 
 
 @lib.llama_log_callback  # type: ignore[untyped-decorator, unused-ignore]
-def _keep_complaints(level: int, text: bytes, _: ctypes.c_void_p) -> None:
+def _listen(level: int, text: bytes, _: ctypes.c_void_p) -> None:
     if level in (_WARNING, _WARNING + 1):
         _complaints.append(text.decode("utf-8", "replace").strip())
+    elif _BUFFER.search(text) or _OFFLOADED.search(text):
+        _placements.append(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where llama.cpp put a model's weights.
+
+    buffers: the names of the buffers, in ascending order: "CPU", "CPU_REPACK", "AMX", "CUDA0" ...
+    layers: how many of its layers are on GPUs, and how many there are; (0, 0) in a build without GPUs.
+    """
+
+    buffers: tuple[str, ...]
+    layers: tuple[int, int]
+
+    @classmethod
+    def of(cls, lines: Iterable[bytes]) -> Placement:
+        """What the lines of llama.cpp's log say while it loads a model."""
+        text = b"\n".join(lines)
+        # The same buffer of the CPU has another name where the file is mapped into memory.
+        buffers = {name.decode().removesuffix("_Mapped") for name in _BUFFER.findall(text)}
+        done, total = (_OFFLOADED.findall(text) or [(b"0", b"0")])[-1]
+        return cls(tuple(sorted(buffers)), (int(done), int(total)))
 
 
 class LlamaVocabulary:
@@ -116,15 +145,20 @@ class LlamaVocabulary:
 class LlamaFile:
     """A GGUF in memory: weights and vocabulary, no context yet."""
 
-    def __init__(self, path: Path, gpu_layers: int = 0) -> None:
-        """gpu_layers: layers on the GPU, -1 for all. Raises ModelError where llama.cpp can't load it."""
+    def __init__(self, path: Path, gpu_layers: int = 0, *, extra_buffers: bool = True) -> None:
+        """gpu_layers: layers on the GPU, -1 for all.
+        extra_buffers: let llama.cpp store weights in the layouts of its fastest CPU kernels.
+        Raises ModelError where llama.cpp can't load it."""
         start_llama()
         params = lib.llama_model_default_params()
         params.n_gpu_layers = 999 if gpu_layers < 0 else gpu_layers
+        params.use_extra_bufts = extra_buffers
         self.path = path
+        _placements.clear()
         self.handle = lib.llama_model_load_from_file(str(path).encode(), params)
         if not self.handle:
             raise ModelError(f"llama.cpp can't load {path}: {last_complaints()}")
+        self.placement = Placement.of(_placements)
 
     def __del__(self) -> None:
         if getattr(self, "handle", None):
@@ -270,10 +304,14 @@ class LlamaGenerativeModel:
     def forget(self, sequence: int, start: int = 0) -> None:
         lib.llama_memory_seq_rm(self._memory, sequence, start, -1)
 
+    def use_threads(self, threads: int) -> None:
+        """The CPU threads of the decode calls from now on."""
+        lib.llama_set_n_threads(self._context, threads, threads)
+
 
 def start_llama() -> None:
     """Makes llama.cpp ready; what it logs from now on is kept for `last_complaints` and not shown."""
-    lib.llama_log_set(_keep_complaints, ctypes.c_void_p())
+    lib.llama_log_set(_listen, ctypes.c_void_p())
     lib.llama_backend_init()
     _complaints.clear()
 

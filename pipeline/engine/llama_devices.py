@@ -22,13 +22,24 @@ def sees_gpu() -> bool:
 
 def visible_gpus() -> list[Gpu]:
     """All that llama.cpp spreads a model's layers over; integrated ones only where there are no others."""
+    return [_memory(device) for device in _devices()]
+
+
+def gpu_names() -> tuple[str, ...]:
+    """What the same GPUs are called: "NVIDIA L4" ..."""
+    describe = _ggml("ggml_backend_dev_description", ctypes.c_char_p, ctypes.c_void_p)
+    return tuple(describe(device).decode("utf-8", "replace") for device in _devices())
+
+
+def _devices() -> list[int]:
+    """Handles of the GPUs."""
     start_llama()
-    by_kind: dict[int, list[Gpu]] = {_GPU: [], _INTEGRATED: []}
+    by_kind: dict[int, list[int]] = {_GPU: [], _INTEGRATED: []}
     for number in range(_ggml("ggml_backend_dev_count", ctypes.c_size_t)()):
         device = _ggml("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)(number)
         kind = _ggml("ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)(device)
         if kind in by_kind:
-            by_kind[kind].append(_memory(device))
+            by_kind[kind].append(device)
     return by_kind[_GPU] or by_kind[_INTEGRATED]
 
 

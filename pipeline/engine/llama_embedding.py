@@ -84,6 +84,10 @@ class LlamaEmbeddingModel:
         self._run()
         return np.stack([self._pooled(sequence) for sequence in range(len(inputs))])
 
+    def use_threads(self, threads: int) -> None:
+        """The CPU threads of the calls from now on."""
+        lib.llama_set_n_threads(self._context, threads, threads)
+
     def _run(self) -> None:
         if self._memory:
             lib.llama_memory_clear(self._memory, True)

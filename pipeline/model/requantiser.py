@@ -39,31 +39,36 @@ class RepackNote:
 
 @dataclass(frozen=True, slots=True)
 class Requantiser:
-    """A `Requantise` with llama.cpp on `threads` CPUs. What it returns are a `RepackNote`'s fields."""
+    """A `Requantise` with llama.cpp on `threads` CPUs. What it returns are a `RepackNote`'s fields.
+
+    extra_buffers: as for `LlamaFile`."""
 
     threads: int
+    extra_buffers: bool = True
 
     def __call__(self, source: Path, target: Path, kept: dict[str, int]) -> dict[str, Any] | None:
         quantize(source, target, kept, threads=self.threads)
         # It loads the copy, too: of a full disk llama.cpp's quantiser does not always tell.
-        note = compare(source, target, threads=self.threads)
+        note = compare(source, target, threads=self.threads, extra_buffers=self.extra_buffers)
         return asdict(note) if note else None
 
 
-def compare(original: Path, copy: Path, *, threads: int, text: str | None = None) -> RepackNote | None:
+def compare(
+    original: Path, copy: Path, *, threads: int, text: str | None = None, extra_buffers: bool = True
+) -> RepackNote | None:
     """Reads `text`, by default the sample of this package, with both models, one after the other.
 
     None for an embedding model, which chooses no tokens. Raises ModelError where one can't be loaded.
     """
     text = text or files("pipeline.model").joinpath("sample.txt").read_text(encoding="utf-8")
-    before, after = (_read(path, text, threads) for path in (original, copy))
+    files_read = (LlamaFile(path, extra_buffers=extra_buffers) for path in (original, copy))
+    before, after = (_read(file, text, threads) for file in files_read)
     if before is None or after is None:
         return None
     return RepackNote(len(before.losses), before.agreement(after), before.perplexity, after.perplexity)
 
 
-def _read(path: Path, text: str, threads: int) -> Scores | None:
-    file = LlamaFile(path)
+def _read(file: LlamaFile, text: str, threads: int) -> Scores | None:
     if is_embedding_model(file.traits):
         return None
     config = EngineConfig(

@@ -8,8 +8,10 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from pipeline.errors import NightherdError, OutputError
+from pipeline.native.kernels import Kernels, system_fingerprint
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.records import (
+    KERNELS,
     RECORD,
     REPACK,
     RESPONSES,
@@ -89,6 +91,11 @@ class Commits:
     def note_repack(self, note: Mapping[str, Any]) -> None:
         """Keeps what a worker knows of its repacked model for _SUCCESS; the first worker's note stands."""
         self._leave(REPACK, lambda file: write_record(file, note))
+
+    def note_kernels(self, kernels: Kernels) -> None:
+        """Keeps which kernels a worker uses for _SUCCESS."""
+        record = kernels.record | {"system_fingerprint": system_fingerprint(self._digest, kernels.id)}
+        self._leave(f"{KERNELS}/{kernels.id}.json", lambda file: write_record(file, record))
 
     def _responses(self) -> dict[str, Footer]:
         return {footer.shard: footer for footer in self._footers(self.output.list(RESPONSES))}

@@ -10,6 +10,7 @@ from pipeline.errors import OutputError
 from pipeline.output.commits import Commits
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.records import (
+    KERNELS,
     PROGRESS,
     RECORD,
     REPACK,
@@ -19,6 +20,7 @@ from pipeline.output.records import (
     USAGE,
     WORK,
     digests_of,
+    kernels_of,
     read_record,
     usage_bytes,
     versions,
@@ -76,7 +78,7 @@ class Manifest(Commits):
             self._whole()
             self.retry = _retry(finished) + 1
             # In this order: at every moment one of the two is there.
-            record = self._record() | {"retry": self.retry}
+            record = self._record() | {"retry": self.retry, "kernels": finished.get("kernels", [])}
             self.output.overwrite(RECORD, lambda file: write_record(file, record))
             self.output.remove(SUCCESS)
             return self.retry
@@ -112,7 +114,15 @@ class Manifest(Commits):
         }
         if note := self._recorded(REPACK):
             done["cpu_repack"] = note
+        if kernels := self._kernels():
+            done["kernels"] = kernels
         self._write(SUCCESS, self._record() | done)
+
+    def _kernels(self) -> list[dict[str, Any]]:
+        """The kernels that computed the answers, of earlier runs as well."""
+        earlier = (self._recorded(RECORD) or {}).get("kernels", [])
+        found = {note["system_fingerprint"]: note for note in [*earlier, *kernels_of(self.output)]}
+        return list(found.values())
 
     def under_way(self) -> int | None:
         """The number of the retry under way, 0 for the job's first run; None where nothing is."""
@@ -170,7 +180,8 @@ class Manifest(Commits):
         Raises OutputError where that is anything but this job's answers."""
         names = [name for name in self.output.list() if not name.startswith((".", f"{ASIDE}/"))]
         own = [n for n in names if n.startswith((f"{RESPONSES}/", f"{WORK}/")) and n.endswith(".parquet")]
-        known = {*own, PROGRESS, RECORD, REPACK, *((REPORT, USAGE, SUCCESS) if own else ())}
+        kernels = [name for name in names if name.startswith(f"{KERNELS}/")]
+        known = {*own, *kernels, PROGRESS, RECORD, REPACK, *((REPORT, USAGE, SUCCESS) if own else ())}
         if strangers := [name for name in names if name not in known]:
             raise OutputError(
                 f"output {self.output.url} holds {strangers[0]}, but no record of a job; "

@@ -26,6 +26,7 @@ WORK = "_work"
 RECORD = f"{WORK}/job.json"
 PROGRESS = f"{WORK}/progress.json"
 REPACK = f"{WORK}/repack.json"
+KERNELS = f"{WORK}/kernels"
 RESPONSES = "responses"
 USAGE = "usage.parquet"
 SUCCESS = "_SUCCESS"
@@ -98,6 +99,12 @@ def read_record(output: Storage, name: str) -> dict[str, Any] | None:
     if name in (SUCCESS, RECORD) and not (isinstance(record, dict) and "fingerprint" in record):
         raise OutputError(f"{output.url}/{name}: not a record of nightherd's")
     return record if isinstance(record, dict) else {}
+
+
+def kernels_of(output: Storage) -> list[dict[str, Any]]:
+    """The kernels that the workers of a job under way have noted, as its `_SUCCESS` will list them."""
+    notes = (read_record(output, name) for name in sorted(output.list(KERNELS)))
+    return [note for note in notes if note]
 
 
 def recorded_job(output: Storage, settings: Iterable[tuple[str, Any]] = ()) -> JobConfig:

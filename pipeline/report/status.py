@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipeline.errors import OutputError
-from pipeline.output.records import PROGRESS, RECORD, RESPONSES, SUCCESS, footers_of, read_record
+from pipeline.output.records import PROGRESS, RECORD, RESPONSES, SUCCESS, footers_of, kernels_of, read_record
 from pipeline.storage import Storage
 from pipeline.tally import Tally
 
@@ -18,7 +18,10 @@ SILENCE = 60.0
 
 @dataclass(frozen=True)
 class Status:
-    """rows_done: answered rows, committed or reported; seconds_ago: since the driver's last word."""
+    """rows_done: answered rows, committed or reported.
+    seconds_ago: since the driver's last word.
+    kernels: what computed the answers, a line each.
+    """
 
     state: Literal["finished", "running", "stopped"]
     rows_done: int
@@ -28,6 +31,7 @@ class Status:
     tally: Tally
     rows_per_second: float | None = None
     seconds_ago: float | None = None
+    kernels: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [
@@ -40,6 +44,7 @@ class Status:
             lines.append(f"{self.rows_per_second:,.1f} rows a second")
         if self.seconds_ago is not None:
             lines.append(f"last word {self.seconds_ago:,.0f} s ago")
+        lines += [f"kernels: {name}" for name in self.kernels]
         return "\n".join(lines)
 
 
@@ -64,7 +69,8 @@ def _status(output: Storage, output_url: str) -> Status:
 def _finished(success: Mapping[str, Any]) -> Status:
     tally, shards = Tally.from_dict(success["totals"]), len(success["shards"])
     ago = max(0.0, time.time() - success["finished"])
-    return Status("finished", tally.rows, tally.rows, shards, shards, tally, seconds_ago=ago)
+    kernels = _names(success.get("kernels", []))
+    return Status("finished", tally.rows, tally.rows, shards, shards, tally, seconds_ago=ago, kernels=kernels)
 
 
 def _unfinished(output: Storage, record: Mapping[str, Any], progress: Mapping[str, Any]) -> Status:
@@ -85,4 +91,9 @@ def _unfinished(output: Storage, record: Mapping[str, Any], progress: Mapping[st
         tally=tally,
         rows_per_second=progress.get("rows_per_second"),
         seconds_ago=ago,
+        kernels=_names(record.get("kernels", []) + kernels_of(output)),
     )
+
+
+def _names(kernels: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(f"{note['name']} ({note['system_fingerprint']})" for note in kernels))
