@@ -40,7 +40,11 @@ class Job:
     """A job over shards of given outcomes, of which nothing is committed yet."""
 
     def __init__(
-        self, shards: Mapping[str, Sequence[Outcome]], kind: Kind = "generate", url: str = ""
+        self,
+        shards: Mapping[str, Sequence[Outcome]],
+        kind: Kind = "generate",
+        url: str = "",
+        template: str | None = None,
     ) -> None:
         self.url = url or f"memory://{uuid.uuid4()}"
         self.plans = {
@@ -53,7 +57,7 @@ class Job:
         )
         prints = Fingerprint.of(config, "ab" * 32, self.plans.values())
         kept = pa.schema({"kept": pa.string()})
-        self.answers = Answers("m", prints.digest, kept, kind, vocabulary=VOCABULARY)
+        self.answers = Answers("m", prints.digest, kept, kind, vocabulary=VOCABULARY, template=template)
         self.manifest = Manifest(Storage.at(self.url), prints)
         self.manifest.begin()
 

@@ -14,16 +14,17 @@ Record = dict[str, Any]
 
 _BYTES = pa.list_(pa.uint8())
 _TOP = {"token": pa.string(), "logprob": pa.float64(), "bytes": _BYTES}
-_CONTENT = pa.list_(pa.struct(_TOP | {"top_logprobs": pa.list_(pa.struct(_TOP))}))
+_LIKELIEST = pa.list_(pa.struct(_TOP))
+_CONTENT = pa.list_(pa.struct(_TOP | {"top_logprobs": _LIKELIEST}))
 _LOGPROBS = pa.struct(
     {
         # Chats.
         "content": _CONTENT,
         "refusal": _CONTENT,
-        # Completions.
+        # Completions. OpenAI's top_logprobs have the tokens as keys: maps, which many tools can't read.
         "tokens": pa.list_(pa.string()),
         "token_logprobs": pa.list_(pa.float64()),
-        "top_logprobs": pa.list_(pa.map_(pa.string(), pa.float64())),
+        "top_logprobs": pa.list_(_LIKELIEST),
         "text_offset": pa.list_(pa.int64()),
     }
 )

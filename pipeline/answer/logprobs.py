@@ -46,7 +46,7 @@ class LogprobWriter:
         return {
             "tokens": [text for text, _, _ in entries],
             "token_logprobs": [entry and finite(entry.logprob) for _, entry, _ in entries],
-            "top_logprobs": [entry and list(self._likeliest(entry).items()) for _, entry, _ in entries],
+            "top_logprobs": [entry and self._likeliest(entry) for _, entry, _ in entries],
             "text_offset": [at for _, _, at in entries],
         }
 
@@ -91,12 +91,10 @@ class LogprobWriter:
         piece = self.vocabulary.piece(token)
         return {"token": self.text(token), "logprob": finite(logprob), "bytes": list(piece) or None}
 
-    def _likeliest(self, entry: TokenLogprob) -> dict[str, float]:
-        """The likeliest tokens, and the chosen one; of several with one text, the likeliest."""
-        found: dict[str, float] = {}
-        for token, logprob in (*entry.top, (entry.token, entry.logprob)):
-            found.setdefault(self.text(token), finite(logprob))
-        return found
+    def _likeliest(self, entry: TokenLogprob) -> list[Record]:
+        """The likeliest tokens, likeliest first, and the chosen one."""
+        found = dict(entry.top) | {entry.token: entry.logprob}
+        return [self._token(token, logprob) for token, logprob in found.items()]
 
 
 def _offsets(pieces: Iterable[bytes]) -> Iterator[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 Record = dict[str, Any]
@@ -56,9 +56,16 @@ def _completion_logprobs(logprobs: Mapping[str, Any]) -> Record:
         "tokens": logprobs["tokens"],
         "text_offset": logprobs["text_offset"],
         "token_logprobs": [_UNKNOWN if value is None else value for value in logprobs["token_logprobs"]],
-        # Arrow gives a map as its pairs.
-        "top_logprobs": [dict(pairs or ()) for pairs in logprobs["top_logprobs"]],
+        "top_logprobs": [_by_text(tokens or ()) for tokens in logprobs["top_logprobs"]],
     }
+
+
+def _by_text(tokens: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Of several tokens with one text, the likeliest."""
+    found: dict[str, float] = {}
+    for token in tokens:
+        found.setdefault(token["token"], token["logprob"])
+    return found
 
 
 def _embedding_response(record: Mapping[str, Any]) -> Record:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,9 +30,10 @@ def write_table(file: BinaryIO, tables: Iterable[pa.Table], footer: Footer) -> N
     first = next(groups)
     writer = pq.ParquetWriter(file, first.schema, compression="zstd", write_page_checksum=True)
     # No `with`: it would add a valid footer to what an exception left unfinished.
-    writer.write_table(first)
-    for group in groups:
-        writer.write_table(group)
+    for group in chain([first], groups):
+        # Hugging Face's datasets can't read a row group without rows.
+        if group.num_rows:
+            writer.write_table(group)
     writer.add_key_value_metadata({KEY: footer.to_bytes()})
     writer.close()
 
