@@ -21,8 +21,7 @@ from pipeline.native.cure import with_cuda
 from pipeline.output.amendment import Amendment
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
-from pipeline.output.records import response_name
-from pipeline.report.summary import Summary, error_counts
+from pipeline.report.summary import Summary
 from pipeline.run import FIRST_ROWS, Run
 from pipeline.screen import JobScreen
 from pipeline.shard.shards import CHUNK_ROWS, Shard, ShardPlan, list_shards, plan_shard
@@ -32,7 +31,6 @@ from pipeline.worker import check_input
 
 PLANNED_HERE = 32
 """Up to so many shards are planned by the driver itself, before Ray is started."""
-_COUNTED = 200
 _STALL_SLACK = 60.0
 _NO_GPU = (
     "This machine has a GPU, but llama.cpp was compiled without GPU support: the job runs on the CPU. "
@@ -101,7 +99,7 @@ def _drive(
             local = stack.enter_context(_on_ray())
             _work(job, run, manifest, workers(job, manifest.fingerprint), commit, local)
         manifest.finish(plans)
-    summary = _summary(job, plans, manifest, run.tally, time.monotonic() - began)
+    summary = _summary(job, manifest, run.tally, time.monotonic() - began)
     print(summary)
     return summary
 
@@ -202,11 +200,8 @@ def _usable(cluster: ClusterConfig, machines: Sequence[Node]) -> ClusterConfig:
     return cluster if sees_gpu() else cluster.model_copy(update={"gpus_per_actor": 0.0})
 
 
-def _summary(
-    job: JobConfig, plans: list[ShardPlan], manifest: Manifest, done_now: Tally, seconds: float
-) -> Summary:
+def _summary(job: JobConfig, manifest: Manifest, done_now: Tally, seconds: float) -> Summary:
     finished = manifest.finished_shards()
-    failing = [response_name(plan.shard) for plan in plans if finished[plan.shard.name].failed]
     return Summary(
         name=job.name,
         output=job.output.path,
@@ -215,7 +210,6 @@ def _summary(
         rows=done_now.rows,
         tokens=done_now.total_tokens,
         seconds=seconds,
-        errors=error_counts(manifest.output, failing[:_COUNTED]),
     )
 
 

@@ -14,13 +14,14 @@ from pipeline.errors import TooManyFailures
 from pipeline.output.amendment import Amendment
 from pipeline.output.manifest import Manifest
 from pipeline.output.records import WORK, chunk_name, footer_of, response_name
-from pipeline.report.summary import error_counts
 from pipeline.respond.responders import Pulse
 from pipeline.shard.shards import CHUNK_ROWS, Chunk, ShardPlan
 from pipeline.tally import Tally
 
 FIRST_ROWS = 64
 """Rows of a CPU worker's chunks before its pace is known: something is committed soon, however slow it is."""
+TELL_AGAIN = 10
+"""Times as many rows as were told of must have failed before a run speaks of failures again."""
 JUDGED_ROWS = 1000
 """Answers that a job has to have before it is given up for its failures."""
 
@@ -58,6 +59,7 @@ class Run:
         self._coordinator = Coordinator(retry.max_attempts)
         self._most_failures = retry.max_failures
         self._to_assemble: list[ShardPlan] = []
+        self._tell_at = 1
         self.before = Tally()
         self.tally = Tally()
         self.rows = sum(plan.rows for plan in self._plans.values())
@@ -123,6 +125,7 @@ class Run:
         if isinstance(event, Lost):
             return self._bury(event)
         self.tally += event.tally
+        self._tell_failures()
         self._judge(event)
         complete = self._coordinator.complete(event.worker, event.assignment)
         # A shard that was one chunk has been committed as it is.
@@ -156,17 +159,28 @@ class Run:
         except FileNotFoundError:
             return None
 
+    def _tell_failures(self) -> None:
+        """At the first failed row, and then each time that there are ten times as many."""
+        failed, rows = self.tally.failed, self.tally.rows
+        if failed < self._tell_at:
+            return
+        while self._tell_at <= failed:
+            self._tell_at *= TELL_AGAIN
+        share = f"all {rows:,} rows" if failed == rows else f"{failed:,} of {rows:,} rows"
+        self._screen.say(f"{share} so far failed:")
+        for line in self.tally.errors.lines():
+            self._screen.say(f"  {line}")
+
     def _judge(self, last: Done) -> None:
         """Gives a job up in which nearly every row fails."""
         done = self.done
         if done.rows < JUDGED_ROWS or not last.tally.failed or done.failed <= self._most_failures * done.rows:
             return
-        names = [self._file_name(chunk) for chunk in last.assignment.chunks]
-        counts = error_counts(self._manifest.output, names)
-        code = max(counts, key=lambda code: counts[code], default="server_error")
+        name = self._file_name(last.assignment.chunks[0])
+        code, reason = last.tally.errors.codes[0][0], last.tally.errors.reasons[0]
         raise TooManyFailures(
-            f"{done.failed:,} of {done.rows:,} rows failed, of the last {last.tally.rows} most with {code}; "
-            f"see {self._manifest.output.url}/{names[0]}. What is committed stays; to go on all the "
+            f"{done.failed:,} of {done.rows:,} rows failed, of the last {last.tally.rows} most with {code}: "
+            f"{reason}; see {self._manifest.output.url}/{name}. What is committed stays; to go on all the "
             "same, set retry.max_failures to 1"
         )
 

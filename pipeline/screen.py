@@ -37,7 +37,7 @@ class JobScreen:
         self._progress.say(message)
 
     def show(self, run: Run, pulse: Pulse, workers: int) -> None:
-        self._progress.show(run.done.rows, pulse, workers)
+        self._progress.show(run.done.rows, pulse, workers, run.done.failed)
         self._file.write(
             rows_done=run.done.rows,
             rows_total=run.rows,

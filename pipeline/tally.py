@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
+
+from pipeline.failures import NO_FAILURES, Failures
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What some rows cost. `a + b` is the tally of both; the fields are `usage.parquet`'s columns, but for
-    reused: rows that earlier equal ones answered, of which the rows themselves keep no trace."""
+    """What some rows cost. `a + b` is the tally of both. All fields but two are `usage.parquet`'s columns.
+
+    reused: rows that earlier equal ones answered, of which the rows themselves keep no trace.
+    errors: why the failed rows failed.
+    """
 
     rows: int = 0
     succeeded: int = 0
@@ -20,6 +25,7 @@ class Tally:
     attempts: int = 0
     seconds: float = 0.0
     reused: int = 0
+    errors: Failures = NO_FAILURES
 
     @property
     def total_tokens(self) -> int:
@@ -28,12 +34,19 @@ class Tally:
     def __add__(self, other: Tally) -> Tally:
         return Tally(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
+    @property
+    def numbers(self) -> dict[str, float]:
+        """All counts, and total_tokens."""
+        counts = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "errors"}
+        return counts | {"total_tokens": self.total_tokens}
+
     def to_dict(self) -> dict[str, Any]:
-        """All fields and total_tokens, ready for JSON."""
-        return asdict(self) | {"total_tokens": self.total_tokens}
+        """All of it, ready for JSON."""
+        return self.numbers | ({"errors": self.errors.to_dict()} if self.errors else {})
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Tally:
-        """The inverse of `to_dict`. Outputs of older versions say nothing of reused rows: 0."""
-        known = {"reused": 0, **record}
+        """The inverse of `to_dict`. Outputs of older versions say nothing of reused rows, nor of errors."""
+        errors = Failures.from_dict(record["errors"]) if "errors" in record else NO_FAILURES
+        known = {"reused": 0, **record, "errors": errors}
         return cls(**{f.name: known[f.name] for f in fields(cls)})

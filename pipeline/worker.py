@@ -70,7 +70,7 @@ class Worker:
         table = shard.reader.read(chunk)
         rows = shard.rows(table, chunk)
         answers = self._condemn(rows, attempt) if condemned else self._answer(rows, attempt)
-        cost = tally(answers, time.monotonic() - began)
+        cost = tally(answers, time.monotonic() - began, plan.shard.name)
         output = shard.table(answers, table)
         if chunk == plan.whole:
             self._manifest.commit_whole(plan, output, cost)

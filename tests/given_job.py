@@ -84,12 +84,12 @@ class Job:
         """reused: rows of each shard that were equal to others."""
         for name in names or self.plans:
             table = self.table(Chunk(name, 0, self.plans[name].rows))
-            self.manifest.commit_whole(self.plans[name], table, replace(count(table), reused=reused))
+            self.manifest.commit_whole(self.plans[name], table, replace(count(table, name), reused=reused))
         return self
 
     def commit_chunk(self, chunk: Chunk) -> None:
         table = self.table(chunk)
-        self.manifest.commit_chunk(chunk, table, count(table))
+        self.manifest.commit_chunk(chunk, table, count(table, chunk.shard))
 
     def finish(self) -> Job:
         self.commit()

@@ -415,3 +415,14 @@ def test_nothing_in_a_row_raises(record: dict[str, Any]) -> None:
     assert row.custom_id.encode()
     if isinstance(row.request, RowError):
         row.request.message.encode()
+
+
+def test_a_prompt_beside_messages_names_the_key_that_says_which_is_meant() -> None:
+    """nightherd's issue 12: all rows of a data set with both columns failed, without a cure."""
+    both = {"messages": [{"role": "user", "content": "?"}], "prompt": "?"}
+    row = RowReader(RequestConfig(), list(both), "s").read(both, 0)
+    assert isinstance(row.request, RowError)
+    assert "has messages and prompt" in row.request.message
+    assert "request.endpoint" in row.request.message and "/v1/chat/completions" in row.request.message
+    row = RowReader(RequestConfig(endpoint="/v1/completions"), list(both), "s").read(both, 0)
+    assert isinstance(row.request, CompletionRequest)

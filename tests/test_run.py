@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from pipeline.output.verify import verify
 from pipeline.request.rows import Row
 from pipeline.request.schema import parse_request
 from pipeline.respond.responders import Pulse
-from pipeline.run import JUDGED_ROWS, Run
+from pipeline.run import JUDGED_ROWS, Run, Screen
 from pipeline.shard.footer import count
 from pipeline.shard.shards import ShardPlan, list_shards, plan_shard
 from pipeline.storage import Storage
@@ -43,8 +44,9 @@ class Instant:
         (chunk,) = assignment.chunks
         records = [self.record(number) for number in range(chunk.start, chunk.stop)]
         table = self.answers.table(records, pa.table({}))
-        self.manifest.commit_chunk(chunk, table, count(table))
-        self.events_.append(Done(worker, assignment, count(table)))
+        tally = count(table, chunk.shard)
+        self.manifest.commit_chunk(chunk, table, tally)
+        self.events_.append(Done(worker, assignment, tally))
 
     def record(self, number: int) -> dict[str, object]:
         if number >= self.fails_from:
@@ -74,7 +76,9 @@ class Silent:
     def show(self, run: Run, pulse: Pulse, workers: int) -> None: ...
 
 
-def finish(folder: Path, rows: int, fails_from: int, **retry: float) -> Manifest:
+def finish(
+    folder: Path, rows: int, fails_from: int, screen: Screen | None = None, **retry: float
+) -> Manifest:
     names = [f"row-{number}" for number in range(rows)]
     (folder / "in").mkdir()
     pq.write_table(pa.table({"custom_id": names, "prompt": names}), folder / "in/s.parquet")
@@ -88,13 +92,13 @@ def finish(folder: Path, rows: int, fails_from: int, **retry: float) -> Manifest
     run = Run(job.retry, [plan], manifest)
     run.take_stock()
     farm = Instant(manifest, fails_from)
-    run.work(farm, farm, Silent())
+    run.work(farm, farm, screen or Silent())
     manifest.finish([plan])
     return manifest
 
 
 def test_a_job_in_which_nearly_all_rows_fail_stops_early_with_the_commonest_error(tmp_path: Path) -> None:
-    with pytest.raises(TooManyFailures, match="most with model_not_found"):
+    with pytest.raises(TooManyFailures, match=r"most with model_not_found: .*which.*'row-.*' in s.parquet"):
         finish(tmp_path, 10 * JUDGED_ROWS, fails_from=20)
     files = (path for path in (tmp_path / "out").rglob("*.parquet") if path.is_file())
     committed = [pq.ParquetFile(path).metadata.num_rows for path in files]
@@ -111,3 +115,34 @@ def test_other_jobs_with_failures_end_whole(tmp_path: Path, rows: int, fails_fro
     report = verify(manifest.output.url, deep=True)
     assert report.problems == []
     assert (report.totals.rows, report.totals.failed) == (rows, rows - fails_from)
+
+
+class Told(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.lines.append(message)
+
+
+def test_a_job_whose_first_rows_all_fail_says_why_with_an_example_long_before_it_is_given_up(
+    tmp_path: Path,
+) -> None:
+    """nightherd's issue 12: rows failed, and only their number was said."""
+    told = Told()
+    finish(tmp_path, JUDGED_ROWS - 1, fails_from=0, screen=told)
+    first = [line.strip() for line in told.lines[:3]]
+    assert first[0].startswith("all ") and first[0].endswith("rows so far failed:")
+    assert first[1].startswith("model_not_found: ")
+    assert re.fullmatch(r"256 x which\? \(for example 'row-\d+' in s.parquet\)", first[2])
+    # At the first chunk, and not at every chunk again.
+    assert len([line for line in told.lines if "so far failed" in line]) <= 3
+
+
+def test_a_few_failures_are_told_as_what_they_are(tmp_path: Path) -> None:
+    told = Told()
+    manifest = finish(tmp_path, 300, fails_from=299, screen=told)
+    assert re.fullmatch(r"1 of \d+ rows so far failed:", told.lines[0])
+    footer = manifest.footer("responses/s.parquet")
+    assert footer.tally.errors.codes == (("model_not_found", 1),)
+    assert footer.tally.errors.reasons[0].custom_id == "row-299"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -19,6 +19,7 @@ from pipeline.constraint.constraints import constraint_of
 from pipeline.engine.model import Vocabulary
 from pipeline.engine.sequence import Generation
 from pipeline.errors import RowError
+from pipeline.failures import Failures, Reason
 from pipeline.native.kernels import system_fingerprint
 from pipeline.request.rows import Row
 from pipeline.request.schema import ChatRequest, CompletionRequest, EmbeddingRequest
@@ -170,9 +171,14 @@ class Answers:
         return blake2b(name.encode(), digest_size=12).hexdigest()
 
 
-def tally(rows: Iterable[Mapping[str, Any]], seconds: float) -> Tally:
-    """What the output rows cost together. seconds: how long they took."""
-    return sum((_row_tally(row) for row in rows), Tally(seconds=seconds))
+def tally(rows: Sequence[Mapping[str, Any]], seconds: float, shard: str = "") -> Tally:
+    """What the output rows cost together. seconds: how long they took. shard: which the rows are of."""
+    errors = Failures.of(
+        Reason(error["code"], error["message"], 1, shard, row["custom_id"])
+        for row in rows
+        if (error := row.get("error")) is not None
+    )
+    return sum((_row_tally(row) for row in rows), Tally(seconds=seconds, errors=errors))
 
 
 def _row_tally(row: Mapping[str, Any]) -> Tally:

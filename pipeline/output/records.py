@@ -140,7 +140,7 @@ def write_record(file: BinaryIO, record: Mapping[str, Any]) -> None:
 
 def usage_bytes(tallies: Mapping[str, Tally]) -> bytes:
     """`usage.parquet`, one row per shard."""
-    rows = [{"shard": name, **tally.to_dict()} for name, tally in tallies.items()]
+    rows = [{"shard": name, **tally.numbers} for name, tally in tallies.items()]
     file = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, USAGE_SCHEMA), file)
     return file.getvalue()

@@ -222,7 +222,7 @@ def _agree(record: Mapping[str, Any], tally: Tally) -> bool:
     # usage.parquet doesn't say how many rows were reused, nor does any record of an older version.
     known = {"reused": tally.reused, **record}
     # Seconds are sums of floats: their last bits depend on the order.
-    return all(isclose(known.get(name, nan), value, abs_tol=1e-6) for name, value in tally.to_dict().items())
+    return all(isclose(known.get(name, nan), value, abs_tol=1e-6) for name, value in tally.numbers.items())
 
 
 def _names(parquet: pq.ParquetFile) -> Iterator[str]:

@@ -87,18 +87,18 @@ class Progress:
         """A line that stays."""
         self._console.print(message, markup=False, soft_wrap=True)
 
-    def show(self, committed: int, pulse: Pulse, workers: int) -> None:
-        """committed: rows of the job that are safe in the output."""
+    def show(self, committed: int, pulse: Pulse, workers: int, failed: int = 0) -> None:
+        """committed: rows of the job that are safe in the output. failed: those of them with an error."""
         self.rates = self._meter.read(pulse)
         answered = min(self._total, max(committed, self._before + pulse.rows))
-        line = self.line(answered, pulse, workers)
+        line = self.line(answered, pulse, workers, failed)
         if self._bar and self._task is not None:
             self._bar.update(self._task, completed=answered, line=line)
         elif time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINE_EVERY
             self.say(f"{self._name}: {line}")
 
-    def line(self, answered: int, pulse: Pulse, workers: int) -> str:
+    def line(self, answered: int, pulse: Pulse, workers: int, failed: int = 0) -> str:
         """One line that says it all."""
         parts = [
             f"{answered:,}/{self._total:,} rows",
@@ -108,6 +108,8 @@ class Progress:
             f"{pulse.cached_tokens:,} cached tokens",
             f"{workers} worker{'' if workers == 1 else 's'}",
         ]
+        if failed:
+            parts.insert(1, f"{failed:,} failed")
         if self.rates.rows > 0:
             parts.append(f"{span((self._total - answered) / self.rates.rows)} left")
         return " | ".join(parts)

@@ -39,6 +39,7 @@ class Status:
             f"{self.shards_done:,} of {self.shards_total:,} shards",
             f"{self.tally.failed:,} rows with an error; {self.tally.prompt_tokens:,} prompt tokens "
             f"({self.tally.cached_tokens:,} cached), {self.tally.completion_tokens:,} completion tokens",
+            *[f"  {line}" for line in self.tally.errors.lines()],
         ]
         if self.state == "running" and self.rows_per_second is not None:
             lines.append(f"{self.rows_per_second:,.1f} rows a second")

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import pyarrow.compute as pc
-
-from pipeline.output.records import answers_of
 from pipeline.report.progress import span
-from pipeline.storage import Storage
 from pipeline.tally import Tally
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A finished job. totals: of all its runs; rows, tokens, seconds: of this run; errors: rows by code."""
+    """A finished job. totals: of all its runs; rows, tokens, seconds: of this run."""
 
     name: str
     output: str
@@ -25,7 +19,6 @@ class Summary:
     rows: int = 0
     tokens: int = 0
     seconds: float = 0.0
-    errors: Mapping[str, int] = field(default_factory=Counter)
 
     def __str__(self) -> str:
         totals = self.totals
@@ -35,7 +28,7 @@ class Summary:
             f"tokens: {totals.prompt_tokens:,} in ({totals.cached_tokens:,} cached), "
             f"{totals.completion_tokens:,} out",
             *self._reused(),
-            *[f"  {code}: {rows:,} rows" for code, rows in sorted(self.errors.items())],
+            *[f"  {line}" for line in totals.errors.lines()],
             self._speed(),
             f"answers: {self.output}/responses    check them: nightherd verify {self.output}",
             f"""look at them: python -c "import pyarrow.parquet as pq; print({self._look()})\"""",
@@ -62,15 +55,3 @@ class Summary:
         column = "text" if self.totals.completion_tokens else "status_code"
         read = f"pq.read_table('{self.output}/responses', columns=['custom_id', '{column}'])"
         return f"{read}.slice(0, 5).to_pylist()"
-
-
-def error_counts(output: Storage, names: Iterable[str]) -> Counter[str]:
-    """Rows with an error in the response files of these names, by its code."""
-    codes: Counter[str] = Counter()
-    for name in names:
-        with answers_of(output, name) as parquet:
-            column = parquet.read(columns=["error.code"], use_threads=False).column("error")
-        for entry in pc.value_counts(pc.struct_field(column, "code")).to_pylist():
-            if entry["values"]:
-                codes[entry["values"]] += entry["counts"]
-    return codes

@@ -138,7 +138,7 @@ class RowReader:
         if not self._endpoint and len(asked) != 1:
             found = " and ".join(CONTENT[endpoint] for endpoint in asked) or "none"
             reason = f"a row needs one of messages, prompt and input, but has {found}"
-            raise RowError("invalid_request", reason)
+            raise RowError("invalid_request", reason + (_choice_of(asked) if asked else ""))
         endpoint = self._endpoint or asked[0]
         unasked = set(CONTENT.values()) - {CONTENT[endpoint]}
         body = {name: value for name, value in record.items() if name in KNOWN_FIELDS - unasked}
@@ -205,6 +205,11 @@ class RowReader:
         if self._template:
             return self._template.uses(column)
         return column in (_BATCH if self._is_batch else KNOWN_FIELDS)
+
+
+def _choice_of(asked: Sequence[Endpoint]) -> str:
+    choices = " or ".join(f"{endpoint} (for {CONTENT[endpoint]})" for endpoint in asked)
+    return f"; request.endpoint in the job file says which is meant: {choices}"
 
 
 def _template_endpoint(config: RequestConfig) -> Endpoint:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import OutputError
+from pipeline.failures import NO_FAILURES, Failures, Reason
 from pipeline.tally import Tally
 
 KEY = b"nightherd"
@@ -40,7 +41,7 @@ class Footer:
     @property
     def kept(self) -> Tally:
         """What a retry leaves of the tally. Failed rows cost nothing but their attempts, which add up."""
-        return replace(self.tally, rows=self.tally.succeeded, failed=0)
+        return replace(self.tally, rows=self.tally.succeeded, failed=0, errors=NO_FAILURES)
 
     def to_bytes(self) -> bytes:
         return json.dumps(asdict(self) | {"tally": self.tally.to_dict()}, sort_keys=True).encode()
@@ -73,16 +74,18 @@ def read_footer(parquet: pq.ParquetFile) -> Footer:
 def check_counts(parquet: pq.ParquetFile, tally: Tally) -> None:
     """Raises OutputError where the rows, counted anew, don't add up to `tally`.
 
-    Its seconds and its reused rows aren't to be seen in the rows."""
+    Its seconds, its reused rows and its examples of errors aren't counted."""
     counted = Tally()
     for batch in parquet.iter_batches(batch_size=8192, columns=list(_COUNTED), use_threads=False):
         counted += count(pa.Table.from_batches([batch]))
-    if counted != replace(tally, seconds=0.0, reused=0):
+    if counted != replace(tally, seconds=0.0, reused=0, errors=NO_FAILURES):
         raise OutputError(f"its rows add up to {counted}, its footer says {tally}")
 
 
-def count(table: pa.Table) -> Tally:
-    """What the rows of a response table say they cost; seconds and reused are 0."""
+def count(table: pa.Table, shard: str = "") -> Tally:
+    """What the rows of a response table say they cost; seconds and reused are 0. shard: which they are of.
+
+    Why rows failed is told where the table has their names and errors."""
     usage = table.column("usage")
     succeeded = _sum(pc.equal(table.column("status_code"), 200))
     return Tally(
@@ -93,6 +96,18 @@ def count(table: pa.Table) -> Tally:
         completion_tokens=_sum(pc.struct_field(usage, "completion_tokens")),
         cached_tokens=_sum(pc.struct_field(usage, ["prompt_tokens_details", "cached_tokens"])),
         attempts=_sum(table.column("attempts")),
+        errors=_failures(table, shard) if succeeded < table.num_rows else NO_FAILURES,
+    )
+
+
+def _failures(table: pa.Table, shard: str) -> Failures:
+    told = {"custom_id", "error"} <= set(table.column_names)
+    if not told or table.schema.field("error").type.get_field_index("message") < 0:
+        return NO_FAILURES
+    failed = table.select(["custom_id", "error"]).filter(pc.is_valid(table.column("error")))
+    return Failures.of(
+        Reason(error["code"], error["message"] or "", 1, shard, name)
+        for name, error in zip(*(column.to_pylist() for column in failed.columns), strict=True)
     )
 
 
