@@ -191,6 +191,34 @@ def report(output: _Output, html: _Html = None, gold: _Gold = None) -> None:
         typer.echo(f"report: {file}")
 
 
+@app.command(short_help="What changed between two runs over the same rows.")
+def diff(
+    first: Annotated[str, typer.Argument(metavar="OUT1", help="An output folder, or its URL.")],
+    second: Annotated[str, typer.Argument(metavar="OUT2", help="Another one.")],
+    html: _Html = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+) -> None:
+    """Say what changed between two runs over the same rows, matched by shard and custom_id.
+
+    Agreement, changed labels, examples, tokens and time, and the settings that differ. --html also writes a
+    page that works offline (it needs pip install "nightherd[report]").
+    """
+    with _one_message():
+        import json
+
+        from pipeline.report import diff as difference
+        from pipeline.report.progress import Count
+
+        with Count("rows") as count:
+            result = difference.diff(first, second, count.show)
+        if html is not None:
+            from pipeline.report.diff_page import write_diff
+
+            typer.echo(f"report: {write_diff(result, html)}", err=True)
+        text = json.dumps(difference.as_json(result)) if as_json else difference.as_text(result)
+        typer.echo(text)
+
+
 @app.command(help=_EXPORT_HELP, short_help="Write the answers in OpenAI's batch format.")
 def export(
     output: _Output,

@@ -153,8 +153,10 @@ def labels(names: Sequence[str], rows: Sequence[int], sure: NDArray[Any] | None)
     return draw
 
 
-def confusion(names: Sequence[str], counts: NDArray[np.int64]) -> Draw:
-    """counts: shape [names, names], rows by their right label and then by their answer."""
+def confusion(
+    names: Sequence[str], counts: NDArray[np.int64], axes_names: tuple[str, str] = ("gold", "answer")
+) -> Draw:
+    """counts: shape [names, names], rows by one label and then by the other. axes_names: what these are."""
 
     def draw(axes: Any) -> None:
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -180,8 +182,8 @@ def confusion(names: Sequence[str], counts: NDArray[np.int64]) -> Draw:
         axes.set_yticks(range(len(names)), short)
         axes.set_xlim(-0.5, len(names) - 0.5)
         axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.set_xlabel("answer")
-        axes.set_ylabel("gold")
+        axes.set_xlabel(axes_names[1])
+        axes.set_ylabel(axes_names[0])
         axes.tick_params(labelcolor=INK, length=0)
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)

@@ -76,6 +76,10 @@ class RowBatch:
             return np.full(len(self), np.nan)
         return np.asarray(pc.utf8_length(self.column("text")).cast(pa.float64()).fill_null(np.nan))
 
+    def slice(self, index: int) -> RowBatch:
+        """One row alone."""
+        return RowBatch(self.shard, self.start + index, self.table.slice(index, 1))
+
     def record(self, index: int) -> dict[str, Any]:
         """One row as Python values, without its vectors."""
         names = [name for name in self.table.column_names if name != "embedding"]
