@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.actors.answer_board import SharedAnswers
@@ -24,7 +24,7 @@ from pipeline.output.manifest import Manifest
 from pipeline.report.summary import Summary
 from pipeline.run import FIRST_ROWS, Run
 from pipeline.screen import JobScreen
-from pipeline.shard.shards import CHUNK_ROWS, Shard, ShardPlan, list_shards, plan_shard
+from pipeline.shard.shards import CHUNK_ROWS, Shard, ShardPlan, list_input, plan_shard
 from pipeline.storage import Storage
 from pipeline.tally import Tally
 from pipeline.worker import check_input
@@ -85,7 +85,10 @@ def _drive(
 ) -> Summary:
     job = anchored(job)
     began = time.monotonic()
-    shards = list_shards(job.input.path, job.output.path)
+    listing = list_input(job.input.path, job.output.path)
+    if listing.note:
+        print(listing.note, flush=True)
+    shards = listing.shards
     model = model or fetch_model(job.model)
     with ExitStack() as stack:
         if len(shards) > PLANNED_HERE:
@@ -99,7 +102,7 @@ def _drive(
             local = stack.enter_context(_on_ray())
             _work(job, run, manifest, workers(job, manifest.fingerprint), commit, local)
         manifest.finish(plans)
-    summary = _summary(job, manifest, run.tally, time.monotonic() - began)
+    summary = replace(_summary(job, manifest, run.tally, time.monotonic() - began), unread=listing.note)
     print(summary)
     return summary
 
@@ -157,7 +160,7 @@ def _plan(shards: list[Shard]) -> list[ShardPlan]:
 
 def _check(job: JobConfig, plans: list[ShardPlan]) -> None:
     """Refuses shards whose columns make no request, before any worker is started."""
-    for plan in {plan.columns: plan for plan in reversed(plans)}.values():
+    for plan in {(plan.columns, *plan.partition): plan for plan in reversed(plans)}.values():
         check_input(job, plan)
 
 

@@ -22,7 +22,7 @@ from pipeline.files.aside import aside, sweep, temporary_folder
 from pipeline.files.entry import Entry
 from pipeline.files.file_server import FileServer
 from pipeline.files.input_file import InputFile
-from pipeline.files.local import open_local, put_in_place, remove_empty, remove_tree, walk
+from pipeline.files.local import broken_links, open_local, put_in_place, remove_empty, remove_tree, walk
 from pipeline.files.memory import MemoryFiles
 from pipeline.files.object_store import ObjectStore
 from pipeline.files.remote import RemoteFiles
@@ -88,6 +88,15 @@ class Storage:
         folder, depth = _fixed_part(pattern)
         fits = re.compile(glob_translate(pattern)).match
         return {name: entry for name, entry in self._list(folder, depth).items() if fits(name)}
+
+    def broken_links(self, pattern: str = "**") -> tuple[str, ...]:
+        """Links to nothing below this folder that a glob matches; the folder's own name is ""."""
+        if not self.local:
+            return ()
+        folder, depth = _fixed_part(pattern)
+        fits = re.compile(glob_translate(pattern)).match
+        names = (path[len(self.root) + 1 :] for path in broken_links(self.path(folder), depth))
+        return tuple(name for name in names if not name or fits(name))
 
     def entry(self, name: str) -> Entry:
         return Entry.of(self._try(f"look for {name}", lambda: self.fs.info(self._fresh(name))))

@@ -130,7 +130,7 @@ class OpenShard:
         self._keep = list(job.output.keep)
         self._identity = identity
         self._kind = kind
-        self._row_reader = RowReader(job.request, plan.columns, plan.shard.name)
+        self._row_reader = RowReader(job.request, plan.columns, plan.shard.name, plan.partition)
         self._duplicates = frozenset(plan.duplicates)
         self.reader = ShardReader(plan, {*self._row_reader.columns, *self._keep})
 
@@ -149,10 +149,11 @@ class OpenShard:
 
 def check_input(job: JobConfig, plan: ShardPlan) -> None:
     """Raises InputError or ConfigError where the shard's columns make no request, or lack a kept column."""
-    RowReader(job.request, plan.columns, plan.shard.name)
-    missing = [name for name in job.output.keep if name not in plan.columns]
+    RowReader(job.request, plan.columns, plan.shard.name, plan.partition)
+    there = [*plan.columns, *plan.partition]
+    missing = [name for name in job.output.keep if name not in there]
     if missing:
-        columns = ", ".join(plan.columns) or "none"
+        columns = ", ".join(there) or "none"
         raise InputError(
             f"{plan.shard.name}: output.keep names {', '.join(missing)}, but its columns are {columns}"
         )

@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import stat
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,16 +19,33 @@ _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EX
 def walk(root: str, depth: int | None = None) -> dict[str, Any]:
     """All files under a local folder, `depth` folders deep. What vanishes meanwhile counts as absent."""
     found: dict[str, Any] = {}
+    for path in _paths(root, depth):
+        with suppress(FileNotFoundError):
+            if _is_broken(path):
+                continue
+            status = path.stat()
+            if stat.S_ISREG(status.st_mode):
+                found[str(path)] = {"size": status.st_size, "mtime": status.st_mtime_ns}
+    return found
+
+
+def broken_links(root: str, depth: int | None = None) -> list[str]:
+    """The links under a local folder that point to nothing, or to themselves, and the folder if it is one."""
+    if _is_broken(Path(root)):
+        return [root]
+    return sorted(str(path) for path in _paths(root, depth) if _is_broken(path))
+
+
+def _is_broken(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
+
+
+def _paths(root: str, depth: int | None) -> Iterator[Path]:
+    """What there is under a folder beside folders."""
     for folder, folders, names in os.walk(root, followlinks=True, onerror=_refuse):
         if depth is not None and folder[len(root.rstrip("/")) :].count("/") >= depth - 1:
             folders.clear()
-        for name in names:
-            path = Path(folder, name)
-            with suppress(FileNotFoundError):
-                status = path.stat()
-                if stat.S_ISREG(status.st_mode):
-                    found[str(path)] = {"size": status.st_size, "mtime": status.st_mtime_ns}
-    return found
+        yield from (Path(folder, name) for name in names)
 
 
 def open_local(path: str) -> tuple[BinaryIO, Entry]:

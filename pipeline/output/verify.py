@@ -174,7 +174,7 @@ class _Verification:
 
     def _asked(self, plan: ShardPlan) -> Iterator[str]:
         config = RequestConfig.model_validate(self.success["record"]["request"])
-        rows = RowReader(config, plan.columns, plan.shard.name)
+        rows = RowReader(config, plan.columns, plan.shard.name, plan.partition)
         with ShardReader(plan, rows.columns) as reader:
             for chunk in chunks(plan):
                 for number, record in enumerate(records(reader.read(chunk), rows.columns), chunk.start):

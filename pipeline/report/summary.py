@@ -10,7 +10,12 @@ from pipeline.tally import Tally
 
 @dataclass(frozen=True)
 class Summary:
-    """A finished job. totals: of all its runs; rows, tokens, seconds: of this run."""
+    """A finished job.
+
+    totals: of all its runs.
+    rows, tokens, seconds: of this run.
+    unread: what there is in the input that isn't read; "" for nothing.
+    """
 
     name: str
     output: str
@@ -19,6 +24,7 @@ class Summary:
     rows: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    unread: str = ""
 
     def __str__(self) -> str:
         totals = self.totals
@@ -27,6 +33,7 @@ class Summary:
             f"{totals.succeeded:,} succeeded, {totals.failed:,} with an error",
             f"tokens: {totals.prompt_tokens:,} in ({totals.cached_tokens:,} cached), "
             f"{totals.completion_tokens:,} out",
+            *([self.unread] if self.unread else []),
             *self._reused(),
             *[f"  {line}" for line in totals.errors.lines()],
             self._speed(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -62,8 +62,12 @@ class Row:
 class RowReader:
     """Turns the records of one shard into requests; its columns decide how."""
 
-    def __init__(self, config: RequestConfig, columns: Sequence[str], shard: str) -> None:
-        """Raises InputError where no column makes a request, ConfigError where config.defaults or
+    def __init__(
+        self, config: RequestConfig, columns: Sequence[str], shard: str, partition: Collection[str] = ()
+    ) -> None:
+        """partition: columns that the names of the shard's folders give, for templates alone.
+
+        Raises InputError where no column makes a request, ConfigError where config.defaults or
         config.template can't make one."""
         self._config = config
         self._shard = shard
@@ -75,8 +79,9 @@ class RowReader:
         )
         self._is_batch = not self._template and self._looks_like_batch(columns)
         if not self._is_lines:
-            self._check_columns(columns)
-        self.columns: tuple[str, ...] = tuple(filter(self._needs, columns))
+            self._check_columns([*columns, *partition] if self._template else columns)
+        self._of_folders = [n for n in partition if self._template and self._template.uses(n)]
+        self.columns: tuple[str, ...] = (*filter(self._needs, columns), *self._of_folders)
         """The columns that `read` looks at."""
 
     def read(self, record: Record, number: int, duplicate: bool = False) -> Row:
@@ -86,12 +91,13 @@ class RowReader:
         """
         name = f"{self._shard}:{number}"
         try:
-            record = self._open(record)
+            folders = {column: record[column] for column in self._of_folders}
+            record = self._open({column: record[column] for column in record if column not in folders})
             name = _own_name(record) or name
             if duplicate:
                 reason = f"custom_id {short(name)} is used more than once in this shard"
                 raise RowError("invalid_request", reason, "custom_id")
-            return Row(name, self._request(record))
+            return Row(name, self._request({**folders, **record} if folders else record))
         except RowError as error:
             return Row(name, error)
 

@@ -18,11 +18,13 @@ from pipeline.shard.shards import CHUNK_ROWS, Chunk, ShardPlan
 class ShardReader:
     """Reads chunks of one shard. Chunks asked for in order decode each row group once; any order works.
 
-    JSON lines come as one column, `line`. Safe for several threads. Close it, or use it in a `with`.
+    JSON lines come as one column, `line`.
+    The columns of its folders' names come after its own.
+    Safe for several threads. Close it, or use it in a `with`.
     """
 
     def __init__(self, plan: ShardPlan, columns: Collection[str] | None = None) -> None:
-        """columns: of a Parquet file, those to read; None for all."""
+        """columns: those to read; None for all. JSON lines' own column is always read."""
         self.plan = plan
         self._columns = columns
         self._file = plan.shard.open()
@@ -47,6 +49,9 @@ class ShardReader:
             raise InputError(f"{chunk.shard}: rows {chunk.start} to {chunk.stop}: {error}") from error
         if table.num_rows != chunk.rows:
             raise InputError(f"{chunk.shard}: ends at row {chunk.start + table.num_rows}; did it change?")
+        for name, value in self.plan.partition.items():
+            if self._columns is None or name in self._columns:
+                table = table.append_column(name, _repeated(value, chunk.rows))
         return table
 
     def _read(self, chunk: Chunk) -> pa.Table:
@@ -57,6 +62,11 @@ class ShardReader:
         if self._rows is None or not self._rows.near(chunk.start):
             self._rows = ParquetRows(self._file, chunk.start, self._columns)
         return self._rows.take(chunk.start, chunk.stop)
+
+
+def _repeated(value: str | None, rows: int) -> pa.Array:
+    """A dictionary: so pyarrow reads a column of a folder's name, and joins it with one of the file's."""
+    return pa.array([value] * rows, pa.string()).dictionary_encode()
 
 
 class ParquetRows:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 import numpy as np
 import pyarrow as pa
@@ -13,13 +12,36 @@ from numpy.typing import NDArray
 
 from pipeline.errors import InputError, StorageError
 from pipeline.request.arrow_values import column_values
+from pipeline.shard.compressed import unpacked
+from pipeline.shard.file_names import (
+    SUFFIXES,
+    has_suffix,
+    is_data,
+    is_hidden,
+    is_lines,
+    output_of,
+    partition_of,
+)
 from pipeline.shard.jsonl import LINE, index_lines, name_hash
 from pipeline.shard.parquet import footer_digest, parquet_file
 from pipeline.storage import Entry, Storage
 
+__all__ = [
+    "CHUNK_ROWS",
+    "Chunk",
+    "Listing",
+    "Shard",
+    "ShardPlan",
+    "chunks",
+    "list_input",
+    "list_shards",
+    "output_of",
+    "plan_shard",
+]
+
 CHUNK_ROWS = 256
-SUFFIXES = (".parquet", ".jsonl")
 _MAGIC = "*?["
+_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +65,17 @@ class Shard:
     @property
     def lines(self) -> bool:
         """Whether it is JSON lines rather than Parquet."""
-        return self.name.endswith(".jsonl")
+        return is_lines(self.name)
 
     def open(self) -> pa.NativeFile:
-        """Open for random access. Raises InputError naming the shard."""
+        """Open for random access, JSON lines without the compression around them.
+
+        Raises InputError naming the shard.
+        """
         try:
             folder, name = Storage.around(self.path)
-            return folder.open_input(name)
+            file = folder.open_input(name)
+            return unpacked(file) if self.lines else file
         except (FileNotFoundError, StorageError) as error:
             raise InputError(f"{self.name}: can't be opened: {error}") from error
 
@@ -87,14 +113,14 @@ class ShardPlan:
     retry: int = 0
 
     @property
+    def partition(self) -> dict[str, str | None]:
+        """The columns that the names of its folders give all of its rows; its own columns go before them."""
+        return {k: v for k, v in partition_of(self.shard.name).items() if k not in self.columns}
+
+    @property
     def whole(self) -> Chunk | None:
         """The chunk that is committed as the response file itself."""
         return None if self.retry else Chunk(self.shard.name, 0, self.rows)
-
-
-def output_of(shard: str) -> str:
-    """The path below `responses/` of the answers to the shard of this name."""
-    return str(PurePosixPath(shard).with_suffix(".parquet"))
 
 
 def chunks(plan: ShardPlan) -> Iterator[Chunk]:
@@ -103,23 +129,60 @@ def chunks(plan: ShardPlan) -> Iterator[Chunk]:
         yield Chunk(plan.shard.name, start, min(start + CHUNK_ROWS, plan.rows))
 
 
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The input's shards, and the names of the other files there, which are not read."""
+
+    shards: list[Shard]
+    unread: list[str]
+
+    @property
+    def note(self) -> str:
+        """What isn't read, in a line; "" where all is."""
+        if not self.unread:
+            return ""
+        named = ", ".join(self.unread[:_NAMED]) + (" ..." if len(self.unread) > _NAMED else "")
+        files = "1 file is" if len(self.unread) == 1 else f"{len(self.unread):,} files are"
+        return f"{files} not read (neither Parquet nor JSON lines, or hidden): {named}"
+
+
 def list_shards(input_url: str, output_url: str | None = None) -> list[Shard]:
-    """The shards of a file, a folder or a glob, in the order of their names.
+    """As `list_input`, the shards alone."""
+    return list_input(input_url, output_url).shards
+
+
+def list_input(input_url: str, output_url: str | None = None) -> Listing:
+    """What there is in a file, a folder or a glob, in the order of names.
 
     output_url: a folder that may lie within the input, and whose files are none of its shards.
 
     What bears a glob's characters in its own name is taken by that name. In a folder, names that begin with
-    "." or "_" are skipped, and so are files that are neither .parquet nor .jsonl. Raises InputError where
-    there is none, or where two would share one output.
+    "." or "_" are no shards. Raises InputError where there is no shard, where two would share one output, or
+    where a link points to nothing.
     """
-    shards = _at(input_url)
-    if not shards and any(c in input_url for c in _MAGIC):
-        shards = _named(input_url)
+    if file := _file(input_url):
+        return Listing([file], [])
+    found = _in_folder(input_url)
+    if not found and any(c in input_url for c in _MAGIC):
+        found = _named(input_url)
     if output_url is not None:
         own = f"{Storage.at(output_url).address()}/"
-        shards = [shard for shard in shards if not shard.path.startswith(own)] or shards
+        outside = [shard for shard in found if not shard.path.startswith(own)]
+        found = outside if any(is_data(shard.name) for shard in outside) else found
+    shards = [shard for shard in found if is_data(shard.name)]
+    # What Spark and others keep for themselves is no news, but data there is.
+    others = [s.name for s in found if not is_data(s.name) and (has_suffix(s.name) or not is_hidden(s.name))]
+    listing = Listing(shards, others)
     if not shards:
-        raise InputError(f"input {input_url}: no {' or '.join(SUFFIXES)} file there")
+        note = f"; {listing.note}" if others else ""
+        raise InputError(
+            f"input {input_url}: no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file there{note}"
+        )
+    _check_names(input_url, shards)
+    return listing
+
+
+def _check_names(input_url: str, shards: list[Shard]) -> None:
     outputs: dict[str, str] = {}
     for shard in shards:
         if not _is_unicode(shard.name):
@@ -127,7 +190,6 @@ def list_shards(input_url: str, output_url: str | None = None) -> list[Shard]:
         other = outputs.setdefault(shard.output, shard.name)
         if other != shard.name:
             raise InputError(f"input {input_url}: {other} and {shard.name} would both become {shard.output}")
-    return shards
 
 
 def plan_shard(shard: Shard) -> ShardPlan:
@@ -139,15 +201,23 @@ def plan_shard(shard: Shard) -> ShardPlan:
         raise InputError(f"{shard.name}: {_complaint(shard, error)}") from error
 
 
-def _at(url: str) -> list[Shard]:
-    """One file, whatever its suffix, or the folder's files."""
+def _file(url: str) -> Shard | None:
+    """The one file of that name."""
     parent, base = Storage.around(url)
     if base and parent.exists(base):
-        if not base.endswith(SUFFIXES):
-            raise InputError(f"input {url}: expected a {' or '.join(SUFFIXES)} file, a folder or a glob")
-        return [_shard(parent, base, parent.entry(base))]
+        if not has_suffix(base):
+            raise InputError(
+                f"input {url}: expected a {', '.join(SUFFIXES)} file, a folder or a glob; JSON lines "
+                "of another name may be renamed"
+            )
+        return _shard(parent, base, parent.entry(base))
+    return None
+
+
+def _in_folder(url: str) -> list[Shard]:
     folder = Storage.at(url)
-    return [_shard(folder, name, entry) for name, entry in folder.list().items() if _is_data(name)]
+    _check_links(url, folder.broken_links())
+    return [_shard(folder, name, entry) for name, entry in folder.list().items()]
 
 
 def _named(pattern: str) -> list[Shard]:
@@ -155,17 +225,22 @@ def _named(pattern: str) -> list[Shard]:
     fixed = min(pattern.index(c) for c in _MAGIC if c in pattern)
     cut = pattern.rfind("/", 0, fixed) + 1
     base = Storage.at(pattern[:cut] or ".")
-    found = base.glob(pattern[cut:])
-    return [_shard(base, name, entry) for name, entry in found.items() if _is_data(name)]
+    _check_links(pattern, base.broken_links(pattern[cut:]))
+    return [_shard(base, name, entry) for name, entry in base.glob(pattern[cut:]).items()]
+
+
+def _check_links(url: str, broken: Sequence[str]) -> None:
+    """A link without a suffix may be to a folder of shards."""
+    lost = [name or url for name in broken if not is_hidden(name) and (has_suffix(name) or "." not in name)]
+    if lost:
+        raise InputError(
+            f"input {url}: {len(lost)} link{'s point' if len(lost) > 1 else ' points'} to nothing: "
+            f"{', '.join(lost[:_NAMED])}: restore what was there, or remove the link"
+        )
 
 
 def _shard(folder: Storage, name: str, entry: Entry) -> Shard:
     return Shard(name, folder.address(name), entry.size, entry.stamp)
-
-
-def _is_data(name: str) -> bool:
-    hidden = any(part.startswith((".", "_")) for part in name.split("/"))
-    return name.endswith(SUFFIXES) and not hidden
 
 
 def _is_unicode(name: str) -> bool:
@@ -181,6 +256,8 @@ def _plan_lines(shard: Shard, file: pa.NativeFile) -> ShardPlan:
 def _plan_parquet(shard: Shard, file: pa.NativeFile) -> ShardPlan:
     if shard.size == 0:
         raise pa.ArrowInvalid("empty file, not Parquet")
+    if file.read(2) == b"\x1f\x8b":
+        raise pa.ArrowInvalid("it is compressed as a whole: gunzip it")
     parquet = parquet_file(file, buffer_size=1 << 20)
     columns = tuple(parquet.schema_arrow.names)
     if len(set(columns)) < len(columns):
