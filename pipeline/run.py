@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Protocol
 
-from pipeline.actors.pool import Assembly, Done, Event, Lost, Pool
+from pipeline.actors.pool import Assembly, Done, Event, Lost, Note, Pool
 from pipeline.config import RetryConfig
 from pipeline.coordinator import Coordinator, gaps
 from pipeline.errors import TooManyFailures
@@ -122,6 +122,9 @@ class Run:
 
     def _take(self, event: Event) -> list[ShardPlan]:
         """Tells the coordinator what happened; returns the shards that are complete by it."""
+        if isinstance(event, Note):
+            self._screen.say(event.text)
+            return []
         if isinstance(event, Lost):
             return self._bury(event)
         self.tally += event.tally

@@ -260,6 +260,19 @@ def test_workers_that_die_while_starting_exhaust_the_job(case):
         case.run(DeadAtBirth, cluster={"actors": 1})
 
 
+class Remark(Echoes):
+    def __call__(self, slot: Slot) -> Worker:
+        worker = super().__call__(slot)
+        worker.notes = ("llama.cpp runs without AMX here",)
+        return worker
+
+
+def test_what_is_to_be_known_of_the_machines_is_said_once(case, capsys):
+    case.shard("s", ["row"] * 40)
+    case.run(Remark, cluster={"actors": 2})
+    assert capsys.readouterr().err.count("llama.cpp runs without AMX here") == 1
+
+
 def test_a_request_field_that_does_not_exist_is_refused_before_any_work(case):
     case.shard("s", ["row"])
     with pytest.raises(ConfigError, match="max_tokenz"):

@@ -34,7 +34,14 @@ class Lost:
     memory: bool = False
 
 
-Event = Done | Lost
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A line about the workers' machines that a person should read. Each comes once."""
+
+    text: str
+
+
+Event = Done | Lost | Note
 
 
 class Pool(Protocol):

@@ -14,9 +14,9 @@ import ray
 from ray.exceptions import RayError
 
 from pipeline.actors.cluster import Slot, draining
-from pipeline.actors.pool import Done, Event, Lost
+from pipeline.actors.pool import Done, Event, Lost, Note
 from pipeline.actors.ray_member import Ailment, Member, cause
-from pipeline.actors.row_actor import RowActor, WorkerFactory
+from pipeline.actors.row_actor import Heartbeat, RowActor, WorkerFactory
 from pipeline.coordinator import Assignment
 from pipeline.errors import JobError, WorkersExhausted
 from pipeline.respond.responders import Pulse
@@ -78,6 +78,7 @@ class RayPool:
         self._answered = False
         self._not_before = 0.0
         self._memory_full = -math.inf
+        self._told: set[str] = set()
 
     @property
     def ready(self) -> list[str]:
@@ -149,16 +150,18 @@ class RayPool:
             yield from self._lose(member, member.diagnose(reason))
             return
         if call is member.starting or member.is_pulse(call):
-            self._hear(member, call, answer)
+            yield from self._hear(member, call, answer)
         elif call in member.work:
             yield self._finished(member, call, answer)
 
-    def _hear(self, member: Member, call: Any, answer: Any) -> None:
+    def _hear(self, member: Member, call: Any, beat: Heartbeat) -> Iterator[Note]:
         starting = member.starting
         if call is starting:
             member.started(self._clock())
         else:
-            member.hear(answer, self._clock())
+            member.hear(beat, self._clock())
+        yield from (Note(text) for text in beat.notes if text not in self._told)
+        self._told.update(beat.notes)
         if starting is not None and member.starting is None:
             self._failed_starts = self._lost_starts = 0
 

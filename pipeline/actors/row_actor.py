@@ -22,7 +22,12 @@ CHUNKS_AT_ONCE = 32
 
 
 class RowWorker(Protocol):
-    """What `pipeline.worker.Worker` offers; tests bring smaller ones."""
+    """What `pipeline.worker.Worker` offers; tests bring smaller ones.
+
+    notes: what a person should know of the worker's machine, a line each.
+    """
+
+    notes: tuple[str, ...]
 
     def process(self, plan: ShardPlan, chunk: Chunk, attempt: int, condemned: bool) -> Tally: ...
     def pulse(self) -> Pulse: ...
@@ -37,12 +42,18 @@ Stage = Literal["new", "starting", "ready"]
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """Life signs. holding: the ids of the assignments under way; node: the machine, in hexadecimal."""
+    """Life signs.
+
+    holding: the ids of the assignments under way.
+    node: the machine, in hexadecimal.
+    notes: as `RowWorker`'s.
+    """
 
     pulse: Pulse
     holding: frozenset[int]
     node: str
     stage: Stage
+    notes: tuple[str, ...] = ()
 
 
 class RowActor:
@@ -60,11 +71,12 @@ class RowActor:
         if not slot.gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
-    def start(self) -> None:
+    def start(self) -> Heartbeat:
         """Builds the worker. Outside of `__init__`, where Ray would turn an error into an actor's death."""
         self._stage = "starting"
         self._worker = self._build(self._slot)
         self._stage = "ready"
+        return RowActor.pulse(self)
 
     def work(self, assignment: Assignment, plans: dict[str, ShardPlan]) -> Tally:
         """Answers and commits an assignment's chunks. plans: of all their shards, by name."""
@@ -89,5 +101,5 @@ class RowActor:
     def pulse(self) -> Heartbeat:
         with self._lock:
             holding = frozenset(self._holding)
-        pulse = self._worker.pulse() if self._worker else Pulse()
-        return Heartbeat(pulse, holding, ray.get_runtime_context().get_node_id(), self._stage)
+        pulse, notes = (self._worker.pulse(), self._worker.notes) if self._worker else (Pulse(), ())
+        return Heartbeat(pulse, holding, ray.get_runtime_context().get_node_id(), self._stage, notes)
