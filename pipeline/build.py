@@ -35,6 +35,7 @@ from pipeline.respond.generative_responder import GenerativeResponder
 from pipeline.respond.responders import Responder
 from pipeline.respond.reuse import Elsewhere
 from pipeline.storage import Storage
+from pipeline.text.chat_format import ChatFormats
 from pipeline.worker import Identity, Worker
 
 Board = Callable[[str], Elsewhere[Answer]]
@@ -121,13 +122,13 @@ def _generative(
         skip_forced=job.engine.skip_forced,
     )
     vocabulary = model.vocabulary
-    template = read_chat_template(job.model) or vocabulary.chat_template
+    formats = ChatFormats.of_model(vocabulary, read_chat_template(job.model))
     answers = Answers(
         identity.model_id,
         identity.fingerprint,
         pa.schema([]),
         vocabulary=vocabulary,
-        template=template,
+        formats=formats,
         kernels=identity.kernels,
     )
     return GenerativeResponder(
@@ -138,7 +139,7 @@ def _generative(
         context=settings.context,
         limit=file.traits.context,
         seconds=job.retry.row_deadline,
-        template=template,
+        formats=formats,
         reuse=job.engine.reuse_answers,
         elsewhere=elsewhere,
     )

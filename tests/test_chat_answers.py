@@ -16,11 +16,12 @@ from pipeline.answer.answers import Answers
 from pipeline.answer.openai_body import to_openai
 from pipeline.request.rows import Row
 from pipeline.request.schema import parse_request
+from pipeline.text.chat_format import ChatFormats
 from tests.generated import CHAT, NOTHING, generate, said, through_parquet
 
 HERMES = "{% if tools %}{% endif %}" + '<tool_call>\n{"name": <function-name>}' + "<think></think>"
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
-caller = Answers("m", "fingerprint", NOTHING, template=HERMES)
+caller = Answers("m", "fingerprint", NOTHING, formats=ChatFormats(HERMES))
 
 
 def chat(**fields: Any) -> Row:

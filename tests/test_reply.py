@@ -9,23 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.text.reply import Call, Reply, ReplyReader
-from pipeline.text.tool_calls import GENERIC, GRANITE, HERMES, LLAMA, MISTRAL, ToolForm, form_of
+from pipeline.text.call_reader import Call
+from pipeline.text.reply import Reply, ReplyReader
+from pipeline.text.tool_forms import BARE, GRANITE, HERMES, LLAMA, MISTRAL, ToolForm
 
-_TURNS = (
-    "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}{% if tools %}{{ tools }}{% endif %}"
-)
-PLAIN = "{% for m in messages %}{{ m.content }}{% endfor %}"
-THINKS = PLAIN + "{# history without <think> </think> #}\n[assistant]"
-OPENS = PLAIN + "[assistant]<think>\n"
-TEMPLATES = {
-    HERMES: _TURNS + '<tool_call>\n{"name": <function-name>}\n</tool_call>',
-    LLAMA: _TURNS + '{"name": function name, "parameters": dictionary}',
-    MISTRAL: _TURNS + "[TOOL_CALLS] []",
-    GRANITE: _TURNS + "<|tool_call|> followed by a JSON list",
-    GENERIC: _TURNS,
-}
-NAMES = ("weather", "search", "größe")
+THINKS = ReplyReader(None, ("<think>", "</think>"))
+PLAIN = ReplyReader(None)
+NAMES = dict.fromkeys(("weather", "search", "größe"))
 
 # No sign that could begin a call or look like one.
 words = st.text(st.characters(exclude_characters='{}[]<>|",;', exclude_categories=["Cs"]), max_size=12)
@@ -34,14 +24,13 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=6,
 )
-calls = st.tuples(st.sampled_from(NAMES), st.dictionaries(st.text(), values, max_size=3))
-forms = st.sampled_from(list(TEMPLATES))
+calls = st.tuples(st.sampled_from(list(NAMES)), st.dictionaries(st.text(), values, max_size=3))
+forms = st.sampled_from([HERMES, LLAMA, MISTRAL, GRANITE, BARE])
 marked = st.sampled_from([HERMES, MISTRAL, GRANITE])
 
 
 def reader(form: ToolForm) -> ReplyReader:
-    assert form_of(TEMPLATES[form]) == form
-    return ReplyReader(TEMPLATES[form])
+    return ReplyReader(form)
 
 
 def spell(form: ToolForm, asked: list[tuple[str, dict[str, Any]]], ascii_only: bool = False) -> str:
@@ -172,28 +161,28 @@ def test_json_that_names_no_offered_tool_is_content() -> None:
 @given(words, words)
 def test_reasoning_is_split_off_where_the_template_marks_it(thought: str, said: str) -> None:
     text = f"<think>\n{thought}\n</think>\n\n{said}"
-    reply = ReplyReader(THINKS).read(text)
+    reply = THINKS.read(text)
     assert (reply.reasoning or "", reply.content) == (thought.strip(), said.lstrip())
-    assert ReplyReader(PLAIN).read(text) == Reply(text)
-    assert ReplyReader(THINKS).read(text, guided=True) == Reply(text)
+    assert PLAIN.read(text) == Reply(text)
+    assert THINKS.read(text, guided=True) == Reply(text)
 
 
 @given(words, words)
 def test_a_template_may_open_the_reasoning_itself(thought: str, said: str) -> None:
-    reply = ReplyReader(OPENS).read(f"{thought}</think>{said}")
+    reply = THINKS.read(f"{thought}</think>{said}", opened=True)
     assert (reply.reasoning or "", reply.content) == (thought.strip(), said.lstrip())
-    assert ReplyReader(THINKS).read(f"{thought}</think>{said}").reasoning is None
+    assert THINKS.read(f"{thought}</think>{said}").reasoning is None
 
 
 @given(words)
 def test_unfinished_reasoning_is_all_reasoning(thought: str) -> None:
     expected = Reply("", thought.strip() or None)
-    assert ReplyReader(OPENS).read(thought) == expected
-    assert ReplyReader(OPENS).read(f"<think>{thought}") == expected
-    assert ReplyReader(THINKS).read(f"<think>{thought}") == expected
+    assert THINKS.read(thought, opened=True) == expected
+    assert THINKS.read(f"<think>{thought}", opened=True) == expected
+    assert THINKS.read(f"<think>{thought}") == expected
 
 
 def test_calls_are_looked_for_behind_the_reasoning_only() -> None:
     call = '<tool_call>{"name": "weather", "arguments": {}}</tool_call>'
-    reply = ReplyReader(TEMPLATES[HERMES] + "<think>").read(f"<think>{call}?</think>{call}", NAMES)
+    reply = ReplyReader(HERMES, ("<think>", "</think>")).read(f"<think>{call}?</think>{call}", NAMES)
     assert reply == Reply(None, f"{call}?", (Call("weather", "{}"),))

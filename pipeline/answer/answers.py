@@ -24,7 +24,11 @@ from pipeline.native.kernels import system_fingerprint
 from pipeline.request.rows import Row
 from pipeline.request.schema import ChatRequest, CompletionRequest, EmbeddingRequest
 from pipeline.tally import Tally
-from pipeline.text.reply import Reply, ReplyReader
+from pipeline.text.call_ids import nine_letters
+from pipeline.text.chat_format import ChatFormats
+from pipeline.text.pieces import Pieces
+from pipeline.text.reply import Reply
+from pipeline.text.template_nature import CallIds
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +50,11 @@ class Answers:
         kind: Kind = "generate",
         *,
         vocabulary: Vocabulary | None = None,
-        template: str | None = None,
+        formats: ChatFormats | None = None,
         kernels: str = "",
     ) -> None:
         """fingerprint: the job's. kept: the input columns to carry along. vocabulary: for rows that ask
-        for logprobs. template: the chat template, which tells how the model writes reasoning and calls.
+        for logprobs. formats: the chat templates, which tell how the model writes reasoning and calls.
         kernels: the id of those that computed the answers."""
         self.schema = response_schema(kind, kept)
         self._own = pa.schema(list(self.schema)[: len(self.schema) - len(kept)])
@@ -59,7 +63,8 @@ class Answers:
         self._system_fingerprint = system_fingerprint(fingerprint, kernels)
         self._vocabulary = vocabulary
         self._logprobs = LogprobWriter(vocabulary) if vocabulary else None
-        self._replies = ReplyReader(template)
+        self._pieces = Pieces(vocabulary) if vocabulary else None
+        self._formats = formats or ChatFormats(None)
 
     def chat(
         self,
@@ -75,12 +80,15 @@ class Answers:
         request = row.request
         assert isinstance(request, ChatRequest)
         guided = constraint_of(request) is not None
-        replies = [self._reply(request, generation.text, guided) for generation in choices]
+        chat = self._formats.of(request)
+        marks = chat.marks(tools=bool(request.offered))
+        piece = self._pieces.showing(marks) if self._pieces else None
+        replies = [chat.reply(request, generation.text, guided=guided) for generation in choices]
         written = [
             {
-                "message": self._message(row, index, reply),
+                "message": self._message(row, index, reply, chat.call_ids),
                 "finish_reason": _finish_reason(generation, bool(reply.calls)),
-                "logprobs": self._logprobs and self._logprobs.chat(generation),
+                "logprobs": self._logprobs and self._logprobs.chat(generation, piece),
             }
             for index, (reply, generation) in enumerate(zip(replies, choices, strict=True))
         ]
@@ -144,15 +152,10 @@ class Answers:
             "attempts": attempts,
         }
 
-    def _reply(self, request: ChatRequest, text: str, guided: bool) -> Reply:
-        tools = [tool.function.name for tool in request.offered]
-        parallel = request.parallel_tool_calls is not False
-        return self._replies.read(text, tools, parallel=parallel, guided=guided)
-
-    def _message(self, row: Row, index: int, reply: Reply) -> Record:
+    def _message(self, row: Row, index: int, reply: Reply, ids: CallIds) -> Record:
         calls = [
             {
-                "id": f"call_{self._digest(row.custom_id, index, place)}",
+                "id": self._call_id(ids, call.name, row.custom_id, index, place),
                 "type": "function",
                 "function": {"name": call.name, "arguments": call.arguments},
             }
@@ -164,6 +167,13 @@ class Answers:
             "reasoning_content": reply.reasoning,
             "tool_calls": calls or None,
         }
+
+    def _call_id(self, form: CallIds, name: str, *place: object) -> str:
+        """In the form in which the model's template takes it back."""
+        if form == "named":
+            return f"functions.{name}:{place[-1]}"
+        digest = self._digest(*place)
+        return nine_letters(digest) if form == "nine" else f"call_{digest}"
 
     def _digest(self, *place: object) -> str:
         """The same job gives the same row the same id, however often it is tried."""

@@ -11,6 +11,7 @@ from typing import Any
 from pipeline.engine.logprobs import TokenLogprob
 from pipeline.engine.model import Vocabulary
 from pipeline.engine.sequence import Generation
+from pipeline.text.pieces import Piece
 
 Record = dict[str, Any]
 
@@ -26,11 +27,12 @@ class LogprobWriter:
 
     vocabulary: Vocabulary
 
-    def chat(self, generation: Generation) -> Record | None:
-        """A choice's `logprobs`; None where they weren't asked for."""
+    def chat(self, generation: Generation, piece: Piece | None = None) -> Record | None:
+        """A choice's `logprobs`; None where they weren't asked for. piece: the bytes of the text's tokens,
+        where some of them are control tokens."""
         if not generation.logprobs:
             return None
-        listed = (entry for entry, _ in self._listed(generation))
+        listed = (entry for entry, _ in self._listed(generation, piece))
         return {"content": [self._content(entry) for entry in listed], "refusal": None}
 
     def completion(self, generation: Generation, echo: str | None = None) -> Record | None:
@@ -62,9 +64,11 @@ class LogprobWriter:
     def _tokenize(self, text: str) -> list[int]:
         return self.vocabulary.tokenize(text, add_special=False, parse_special=True)
 
-    def _listed(self, generation: Generation) -> Iterator[tuple[TokenLogprob, int]]:
+    def _listed(
+        self, generation: Generation, piece: Piece | None = None
+    ) -> Iterator[tuple[TokenLogprob, int]]:
         """The tokens of the text, each with the place in the text where it begins."""
-        pieces = (self.vocabulary.piece(entry.token) for entry in generation.logprobs)
+        pieces = map(piece or self.vocabulary.piece, (entry.token for entry in generation.logprobs))
         for entry, at in zip(generation.logprobs, _offsets(pieces), strict=True):
             if at < len(generation.text) and not self.vocabulary.is_eog(entry.token):
                 yield entry, at

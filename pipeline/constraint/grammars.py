@@ -5,19 +5,20 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
 from llguidance import LLMatcher
 from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
 
+from pipeline.constraint.call_grammars import Literal, quoted, tools_grammar
 from pipeline.constraint.constraints import Constraint
 from pipeline.constraint.equivalents import use_equivalents
 from pipeline.constraint.subschemas import Place, pointed_at, subschemas
 from pipeline.errors import RowError
 from pipeline.request.json_values import short
-from pipeline.text.tool_calls import GENERIC, ToolForm
+from pipeline.text.tool_forms import BARE, ToolForm
 
 MAX_GRAMMAR = 64 * 1024
 MAX_REGEX = 16 * 1024
@@ -34,15 +35,6 @@ _RULE = re.compile(r"\n(?=[^\n\"]*:)")
 
 _GBNF = re.compile(r"^\s*[A-Za-z][\w-]*\s*::=", re.MULTILINE)
 
-Literal = Callable[[str], str]
-"""A text as an expression of Lark, its control tokens as such."""
-
-
-def quoted(text: str) -> str:
-    """`text` as a string of Lark."""
-    # Lark reads no DEL inside a string, which JSON leaves as it is.
-    return json.dumps(text).replace("\x7f", "\\u007f")
-
 
 def grammar_of(constraint: Constraint, form: ToolForm | None, literal: Literal = quoted) -> str:
     """llguidance's grammar. form: how the model calls tools. Raises RowError above the bounds."""
@@ -58,7 +50,7 @@ def grammar_of(constraint: Constraint, form: ToolForm | None, literal: Literal =
             record = json.loads(constraint.text)
             for param, schema in _roots(constraint, record):
                 _prepare(schema, param)
-            return LLMatcher.grammar_from_lark(_tools(record, form or GENERIC, literal))
+            return LLMatcher.grammar_from_lark(tools_grammar(record, form or BARE, literal, _COMPACT))
         case _:
             return _schema_grammar(json.loads(constraint.text), constraint.param or "")
 
@@ -101,32 +93,6 @@ def _nesting(text: str) -> int:
         level += 1 if mark in "([{" else -1
         deepest = max(deepest, level)
     return deepest
-
-
-def _tools(record: dict[str, Any], form: ToolForm, literal: Literal) -> str:
-    calls = [
-        f"call_{i}: {quoted(_head(form, call['name']))} {_json(call['schema'])} {quoted('}')}"
-        for i, call in enumerate(record["calls"])
-    ]
-    any_call = " | ".join(f"call_{i}" for i in range(len(calls)))
-    one = "any_call" if form.is_list else f"{literal(form.begin)} any_call {literal(form.end)}"
-    several = record["several"] and form.separator
-    many = f"one ({literal(form.separator)} one)*" if several and form.separator else "one"
-    if form.is_list:
-        many = f'{literal(form.begin)} "[" {many} "]" {literal(form.end)}'
-    start = "calls | other" if "else" in record else "calls"
-    rules = [f"start: {start}", f"calls: {many}", f"one: {one}", f"any_call: {any_call}", *calls]
-    if "else" in record:
-        rules.append(f"other: {_json(record['else'])}")
-    return "\n".join(rules)
-
-
-def _head(form: ToolForm, name: str) -> str:
-    return f'{{"{form.name_key}":{json.dumps(name)},"{form.arguments_key}":'
-
-
-def _json(schema: dict[str, Any]) -> str:
-    return f"%json {json.dumps(schema | {'x-guidance': _COMPACT})}"
 
 
 def roots(constraint: Constraint) -> Iterator[Place]:

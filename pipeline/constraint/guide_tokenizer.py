@@ -10,17 +10,6 @@ from pipeline.engine.model import Vocabulary
 _LEAD = "\n"
 
 
-def control_tokens(vocabulary: Vocabulary) -> dict[str, int]:
-    """The control tokens by their texts, the longest first."""
-    found = {}
-    for text in sorted(vocabulary.control_texts, key=len, reverse=True):
-        tokens = vocabulary.tokenize(text, add_special=False, parse_special=True)
-        token = tokens[-1] if tokens else -1
-        if token >= 0 and vocabulary.is_control(token):
-            found[text] = token
-    return found
-
-
 def new_tokenizer(vocabulary: Vocabulary, controls: dict[str, int]) -> LLTokenizer:
     """Takes some tenths of a second. controls: the control tokens by their texts."""
     return LLTokenizer(

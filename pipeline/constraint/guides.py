@@ -10,14 +10,17 @@ import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from numpy.typing import NDArray
 
+from pipeline.constraint.call_grammars import quoted
 from pipeline.constraint.constraints import Constraint
 from pipeline.constraint.grammar_errors import grammar_error
-from pipeline.constraint.grammars import grammar_of, quoted
-from pipeline.constraint.guide_tokenizer import control_tokens, new_tokenizer
+from pipeline.constraint.grammars import grammar_of
+from pipeline.constraint.guide_tokenizer import new_tokenizer
 from pipeline.engine.guide import Guide
 from pipeline.engine.model import Vocabulary
 from pipeline.errors import RowError
-from pipeline.text.tool_calls import form_of
+from pipeline.text.chat_format import ChatFormats
+from pipeline.text.pieces import control_tokens
+from pipeline.text.tool_forms import ToolForm
 
 CACHED = 256
 _FIRST_LINE = 300
@@ -89,10 +92,10 @@ class MatcherGuide:
 class Guides:
     """The guides of one model. Safe for several threads."""
 
-    def __init__(self, vocabulary: Vocabulary, template: str | None = None) -> None:
-        """template: the chat template that is used instead of the model's own."""
+    def __init__(self, vocabulary: Vocabulary, formats: ChatFormats | None = None) -> None:
+        """formats: chat templates instead of the model's own; they tell how it calls tools."""
         self._vocabulary = vocabulary
-        self._template = template if template is not None else vocabulary.chat_template
+        self._formats = formats or ChatFormats.of_model(vocabulary)
         self._compiled: OrderedDict[Constraint, MatcherGuide | RowError] = OrderedDict()
         self._lock = Lock()
 
@@ -111,7 +114,7 @@ class Guides:
 
     def _compile(self, constraint: Constraint) -> MatcherGuide | RowError:
         try:
-            grammar = grammar_of(constraint, form_of(self._template), self._literal)
+            grammar = grammar_of(constraint, self._form(constraint), self._literal)
         except RowError as error:
             return error
         _, messages = LLMatcher.validate_grammar_with_warnings(grammar, self._tokenizer)
@@ -121,6 +124,9 @@ class Guides:
         if matcher.is_error():
             return grammar_error(constraint, matcher.get_error())
         return MatcherGuide(matcher, self._ends, self._vocabulary.size, constraint.param)
+
+    def _form(self, constraint: Constraint) -> ToolForm | None:
+        return self._formats.for_tools.form if constraint.kind == "tools" else None
 
     def _literal(self, text: str) -> str:
         """`text` in Lark; a control token in it can only come as that token."""

@@ -32,6 +32,7 @@ class FakeVocabulary:
 
     size = 260
     chat_template: str | None = _TEMPLATE
+    tool_template: str | None = None
     bos_text = "<s>"
     eos_text = "</s>"
     control_texts = tuple(_CONTROL)

@@ -72,6 +72,10 @@ class LlamaVocabulary:
         return self._model.metadata("tokenizer.chat_template") or None
 
     @cached_property
+    def tool_template(self) -> str | None:
+        return self._model.metadata("tokenizer.chat_template.tool_use") or None
+
+    @cached_property
     def bos_text(self) -> str:
         return self._text(lib.llama_vocab_bos(self._vocab))
 

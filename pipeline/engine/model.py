@@ -30,6 +30,10 @@ class Vocabulary(Protocol):
         """The GGUF's `tokenizer.chat_template` (Jinja), None where it has none."""
 
     @property
+    def tool_template(self) -> str | None:
+        """The GGUF's own template for requests with tools, None where the other one serves them too."""
+
+    @property
     def bos_text(self) -> str: ...
     @property
     def eos_text(self) -> str: ...

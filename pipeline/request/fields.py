@@ -12,6 +12,10 @@ from pipeline.request.json_values import short
 MAX_STOPS = 16
 MAX_INPUTS = 2048
 MAX_CHOICES = 4096
+# What a chat template gets from the request itself, and from the model.
+_OWN_VARIABLES = frozenset(
+    "messages tools add_generation_prompt continue_final_message bos_token eos_token chat_template".split()
+)
 
 
 class Fields(BaseModel):
@@ -105,6 +109,14 @@ def _check_text(value: Any, kind: type, at: str = "") -> str | tuple[int, ...]:
     return value if isinstance(value, str) else _check_tokens(value, at)
 
 
+def _check_options(value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise wrong(f"must be a mapping of the chat template's variables to values, not {short(value)}")
+    if taken := sorted(value.keys() & _OWN_VARIABLES):
+        raise wrong("is not for a request to set", f".{taken[0]}", "unsupported_parameter")
+    return value
+
+
 Text = str | tuple[int, ...]
 """A text, or the ids of its tokens."""
 
@@ -113,5 +125,6 @@ Choices = Annotated[tuple[str, ...], BeforeValidator(_check_choices)]
 Bias = Annotated[tuple[tuple[int, float], ...], BeforeValidator(_check_bias)]
 Breakers = Annotated[tuple[str, ...], BeforeValidator(_check_breakers)]
 Stops = Annotated[tuple[str, ...], BeforeValidator(_check_stops)]
+TemplateOptions = Annotated[dict[str, Any], BeforeValidator(_check_options)]
 Prompt = Annotated[Text, BeforeValidator(_check_prompt)]
 Input = Annotated[Text | list[Text], BeforeValidator(_check_input)]

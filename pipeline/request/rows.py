@@ -38,6 +38,7 @@ _STRUCTURED = (
     "tools",
     "guided_choice",
     "dry_sequence_breakers",
+    "chat_template_kwargs",
 )
 
 _PARAMS = (
@@ -159,7 +160,7 @@ class RowReader:
             for name, value in self._config.defaults.items()
             if name in served and OTHER_NAMES.get(name, name) not in canonical
         }
-        return parse_request(endpoint, defaults | own)
+        return parse_request(endpoint, defaults | own | _merged_options(self._config.defaults, own))
 
     def _check_config(self) -> None:
         """A dry run of the parts of the job file that are the same for every row."""
@@ -259,6 +260,15 @@ def _asked(body: Record) -> Endpoint | None:
     """The endpoint that a body without a url can only mean."""
     asked: list[Endpoint] = [e for e, field in CONTENT.items() if body.get(field) is not None]
     return asked[0] if len(asked) == 1 else None
+
+
+def _merged_options(defaults: Record, own: Record) -> dict[str, Any]:
+    """The job's variables of the chat template hold for a row that sets others."""
+    name = "chat_template_kwargs"
+    common, options = defaults.get(name), own.get(name)
+    if not isinstance(common, dict) or not isinstance(options, dict):
+        return {}
+    return {name: common | {key: value for key, value in options.items() if value is not None}}
 
 
 def _structured(body: Record) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from pipeline.config import Endpoint
 from pipeline.errors import RowError
-from pipeline.request.fields import Choices, Fields, Input, Integer, Prompt, Text
+from pipeline.request.fields import Choices, Fields, Input, Integer, Prompt, TemplateOptions, Text
 from pipeline.request.json_values import plain
 from pipeline.request.messages import Message
 from pipeline.request.refusals import row_error
@@ -88,6 +88,14 @@ class ChatRequest(GenerationFields):
     tools: Tools = Field([], description="a list of at most 128 tools")
     tool_choice: Choice = ToolChoice()
     parallel_tool_calls: bool | None = Field(None, description="true or false")
+    chat_template_kwargs: TemplateOptions = Field({}, description="a mapping")
+    reasoning_effort: str | None = Field(None, min_length=1, description='a string such as "low"')
+
+    @property
+    def template_options(self) -> dict[str, Any]:
+        """The variables that the request sets for the chat template."""
+        effort = {"reasoning_effort": self.reasoning_effort} if self.reasoning_effort else {}
+        return self.chat_template_kwargs | effort
 
     @property
     def top(self) -> int | None:
@@ -104,6 +112,10 @@ class ChatRequest(GenerationFields):
         for i, name in enumerate(names):
             if name in names[:i]:
                 raise _conflict(f"tools[{i}].function.name", f"is {name} once more")
+        effort = self.reasoning_effort
+        if effort and self.chat_template_kwargs.get("reasoning_effort", effort) != effort:
+            other = "chat_template_kwargs.reasoning_effort"
+            raise _conflict("reasoning_effort", f"is {effort}, but {other} says otherwise")
         if self.top_logprobs and not self.logprobs:
             raise _conflict("top_logprobs", "needs logprobs: true")
         if self.tool_choice.mode == "required":

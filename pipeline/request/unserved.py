@@ -21,6 +21,7 @@ UNSERVED: Mapping[str, tuple[Any, ...]] = {
     "n": (1,),
     "parallel_tool_calls": (True, False),
     "prediction": (),
+    "chat_template_kwargs": ({},),
     "reasoning_effort": (),
     "response_format": ({"type": "text"},),
     "service_tier": ("auto", "default"),
@@ -37,7 +38,7 @@ UNSERVED: Mapping[str, tuple[Any, ...]] = {
     (
         # OpenAI's of late, llama-server's, vLLM's. A column of such a name asks for something, too.
         "moderation prompt_cache_key prompt_cache_options prompt_cache_retention safety_identifier "
-        "chat_template_kwargs dynatemp_exponent dynatemp_range json_schema n_predict n_probs repeat_last_n "
+        "dynatemp_exponent dynatemp_range json_schema n_predict n_probs repeat_last_n "
         "samplers top_n_sigma "
         "allowed_token_ids bad_words guided_grammar guided_json include_stop_str_in_output length_penalty "
         "prompt_logprobs repetition_penalty skip_special_tokens stop_token_ids structured_outputs "
@@ -46,7 +47,8 @@ UNSERVED: Mapping[str, tuple[Any, ...]] = {
     (),
 )
 _SERVED_ELSEWHERE = frozenset(
-    "echo logit_bias logprobs n parallel_tool_calls response_format tool_choice tools top_logprobs".split()
+    "chat_template_kwargs echo logit_bias logprobs n parallel_tool_calls reasoning_effort response_format "
+    "tool_choice tools top_logprobs".split()
 )
 
 

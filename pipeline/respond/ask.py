@@ -17,6 +17,7 @@ from pipeline.engine.sequence import Sequence as Generating
 from pipeline.engine.text import TextStream
 from pipeline.errors import RowError
 from pipeline.request.schema import CompletionRequest, GenerationFields
+from pipeline.text.pieces import Piece
 
 # What a request says of its sampling, by the names that the engine knows.
 _SAMPLING = {field.name for field in fields(SamplingParams)} - {"seed", "end_tokens"}
@@ -38,11 +39,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """name: the row's. tokens: its prompt."""
+    """name: the row's. tokens: its prompt. piece: the bytes of an answer's token."""
 
     name: str
     request: GenerationFields
     tokens: list[int]
+    piece: Piece
     guide: Guide | None = None
     labels: LabelTree | None = None
 
@@ -69,7 +71,7 @@ class Ask:
         self, lead: list[Generating], vocabulary: Vocabulary, seconds: float
     ) -> Iterator[NewSequence]:
         request = self.request
-        stream = TextStream(vocabulary.piece, tuple(request.stop))
+        stream = TextStream(self.piece, tuple(request.stop))
 
         def new(seed: int, on_finish: Callable[[Outcome], None]) -> Generating:
             row = Generating(
@@ -95,7 +97,7 @@ class Ask:
         def new(path: Tokens, scored: Tokens, on_finish: Callable[[Outcome], None]) -> Generating:
             prompt = [*self.tokens, *path]
             sampler = partial(new_sampler, SamplingParams(), prompt, vocabulary)
-            stream = TextStream(vocabulary.piece)
+            stream = TextStream(self.piece)
             return Generating(
                 prompt, 0, sampler, stream, on_finish, scored=scored, lead=lead[0], seconds=seconds
             )

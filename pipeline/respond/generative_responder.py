@@ -20,6 +20,8 @@ from pipeline.request.schema import ChatRequest, CompletionRequest, EmbeddingReq
 from pipeline.respond.ask import Answer, Ask, key_of
 from pipeline.respond.responders import Pulse, Record, served
 from pipeline.respond.reuse import Claims, Elsewhere
+from pipeline.text.chat_format import ChatFormats
+from pipeline.text.pieces import Piece, Pieces
 from pipeline.text.prompts import PromptBuilder
 
 Result = Answer | RowError
@@ -52,18 +54,20 @@ class GenerativeResponder:
         context: int,
         limit: int | None = None,
         seconds: float,
-        template: str | None = None,
+        formats: ChatFormats | None = None,
         reuse: bool = True,
         elsewhere: Elsewhere[Answer] | None = None,
     ) -> None:
         """names: the model's names in requests. context: tokens. limit: of the model's own context, which
         max_tokens may not go beyond; `context` where unknown. seconds: a row's deadline.
-        template: a chat template instead of the model's own. reuse: of equal rows, compute one.
+        formats: chat templates instead of the model's own. reuse: of equal rows, compute one.
         elsewhere: what other workers of the job have answered."""
         self._runner = runner
         self._vocabulary = vocabulary
-        self._prompts = PromptBuilder(vocabulary, context, template)
-        self._guides = Guides(vocabulary, template)
+        self._formats = formats or ChatFormats.of_model(vocabulary)
+        self._prompts = PromptBuilder(vocabulary, context, self._formats)
+        self._pieces = Pieces(vocabulary)
+        self._guides = Guides(vocabulary, self._formats)
         self._answers = answers
         self._names = names
         self._limit = limit or context
@@ -159,7 +163,12 @@ class GenerativeResponder:
         tokens = self._prompts.build(request)
         constraint = constraint_of(request)
         guide = self._guides.guide(constraint) if constraint else None
-        return Ask(row.custom_id, request, tokens, guide, self._labels(request))
+        return Ask(row.custom_id, request, tokens, self._piece(request), guide, self._labels(request))
+
+    def _piece(self, request: ChatRequest | CompletionRequest) -> Piece:
+        if not isinstance(request, ChatRequest):
+            return self._vocabulary.piece
+        return self._pieces.showing(self._formats.of(request).marks(tools=bool(request.offered)))
 
     def _check_length(self, request: ChatRequest | CompletionRequest) -> None:
         """The default may be more than a small context holds; what a row asks for may not."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NoReturn
 
-from jinja2 import Environment, TemplateError, nodes
+from jinja2 import Environment, TemplateError, meta, nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -38,21 +38,32 @@ def environment() -> Environment:
 class ChatTemplate:
     """Renders messages as the model's makers meant."""
 
-    def __init__(self, source: str | None, bos_text: str, eos_text: str) -> None:
+    def __init__(self, source: str | None, bos_text: str = "", eos_text: str = "") -> None:
         """Raises RowError where the model has no template, or one that isn't Jinja."""
         if not source:
             raise RowError("invalid_request", "the model has no chat template: ask with prompt instead")
+        self.source = source
         try:
-            self._template = environment().from_string(
-                source, globals={"bos_token": bos_text, "eos_token": eos_text}
-            )
+            jinja = environment()
+            self._template = jinja.from_string(source, globals={"bos_token": bos_text, "eos_token": eos_text})
+            self.reads = frozenset(meta.find_undeclared_variables(jinja.parse(source)))
+            """The names of the variables that the template reads: `messages`, `enable_thinking` ..."""
         except TemplateError as error:
             raise RowError("invalid_request", f"the model's chat template is not Jinja: {error}") from None
 
-    def render(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] = ()) -> str:
-        """The text up to where the assistant goes on. Raises RowError where the template refuses."""
+    def render(
+        self,
+        messages: Sequence[dict[str, Any]],
+        tools: Sequence[dict[str, Any]] = (),
+        options: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The text up to where the assistant goes on.
+
+        options: more variables of the template. Raises RowError where the template refuses.
+        """
+        own = {"messages": messages, "tools": tools or None, "add_generation_prompt": True}
         try:
-            return self._template.render(messages=messages, add_generation_prompt=True, tools=tools or None)
+            return self._template.render({**(options or {}), **own})
         except Exception as error:  # Jinja lets through whatever an expression raises
             reason = f"the model's chat template refused the messages: {error}"
             raise RowError("invalid_request", reason, "messages") from None

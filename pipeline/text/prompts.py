@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
@@ -12,24 +11,29 @@ from pipeline.engine.model import Vocabulary
 from pipeline.errors import RowError
 from pipeline.request.fields import Text
 from pipeline.request.schema import ChatRequest, CompletionRequest, EmbeddingRequest
-from pipeline.text.chat_template import ChatTemplate
-from pipeline.text.tool_calls import form_of
+from pipeline.text.chat_format import ChatFormat, ChatFormats
 
 Turns = list[dict[str, Any]]
 """Messages or tools, as a template gets them."""
+Render = Callable[[Callable[[str], str]], str]
+"""Renders a chat, each text of its messages and tools changed by a function."""
+
+
+# What every template gets, or sets for itself.
+_OWN = frozenset(("messages", "tools", "add_generation_prompt", "bos_token", "eos_token"))
 
 
 class PromptBuilder:
     """Prompts for one model. Safe for several threads."""
 
     def __init__(
-        self, vocabulary: Vocabulary, context: int | None = None, template: str | None = None
+        self, vocabulary: Vocabulary, context: int | None = None, formats: ChatFormats | None = None
     ) -> None:
         """context: the most tokens of a row; a text that can't fit is refused before it is tokenised.
-        template: the chat template to use instead of the model's own."""
+        formats: chat templates instead of the model's own."""
         self._vocabulary = vocabulary
         self._context = context
-        self._source = template if template is not None else vocabulary.chat_template
+        self._formats = formats or ChatFormats.of_model(vocabulary)
         # Control tokens by their texts; none of them may come out of a message.
         controls = sorted(filter(None, vocabulary.control_texts), key=len, reverse=True)
         self._controls = re.compile("|".join(map(re.escape, controls))) if controls else None
@@ -52,41 +56,30 @@ class PromptBuilder:
             raise RowError("context_length_exceeded", f"{param}: {reason}: {allowed}", param)
         return tokens
 
-    @cached_property
-    def _template(self) -> ChatTemplate:
-        return ChatTemplate(self._source, self._vocabulary.bos_text, self._vocabulary.eos_text)
-
     def _chat(self, request: ChatRequest) -> list[int]:
         size = sum(len((message.content or "").encode()) for message in request.messages)
         _check_size(self._vocabulary, size, "messages", self._context)
-        self._check_tools(request)
+        chat = self._formats.of(request)
+        options = request.template_options
+        _check_options(chat, request)
+        _check_tools(chat, request)
         messages = [message.for_template() for message in request.messages]
-        return self._tokens(messages, [tool.for_template() for tool in request.offered])
+        tools = [tool.for_template() for tool in request.offered]
+        return self._tokens(
+            lambda change: chat.render(_mapped(messages, change), _mapped(tools, change), options),
+            [messages, tools],
+        )
 
-    def _check_tools(self, request: ChatRequest) -> None:
-        source = self._source or ""
-        if request.offered and source and not form_of(source):
-            raise RowError(
-                "unsupported_parameter",
-                "the model's chat template knows no tools: name one that does as model.chat_template",
-                "tools",
-            )
-        for i, message in enumerate(request.messages):
-            if message.tool_calls and source and "tool_calls" not in source:
-                param = f"messages[{i}].tool_calls"
-                reason = f"the model's chat template knows no tools, so {param} would be lost"
-                raise RowError("unsupported_parameter", reason, param)
+    def _tokens(self, render: Render, said: list[Turns]) -> list[int]:
+        """As llama-server tokenises, but control tokens' texts in what was said stay letters."""
+        if self._controls and any(self._controls.search(text) for text in _texts(said)):
+            return self._guarded(render, said, self._controls)
+        return self._tokenize(render(lambda text: text))
 
-    def _tokens(self, messages: Turns, tools: Turns) -> list[int]:
-        """As llama-server tokenises, but for the control tokens' texts in messages, which stay letters."""
-        if self._controls and any(self._controls.search(text) for text in _texts([messages, tools])):
-            return self._guarded(messages, tools, self._controls)
-        return self._tokenize(self._template.render(messages, tools))
-
-    def _guarded(self, messages: Turns, tools: Turns, controls: re.Pattern[str]) -> list[int]:
+    def _guarded(self, render: Render, said: list[Turns], controls: re.Pattern[str]) -> list[int]:
         found: list[str] = []
         # No text holds its own hash.
-        nonce = f"x{blake2b(repr((messages, tools)).encode(), digest_size=12).hexdigest()}x"
+        nonce = f"x{blake2b(repr(said).encode(), digest_size=12).hexdigest()}x"
 
         def hide(text: str) -> str:
             return controls.sub(note, text)
@@ -95,8 +88,7 @@ class PromptBuilder:
             found.append(match[0])
             return f"{nonce}{len(found) - 1}x"
 
-        rendered = self._template.render(_mapped(messages, hide), _mapped(tools, hide))
-        first, *rest = re.split(f"{nonce}([0-9]+)x", rendered)
+        first, *rest = re.split(f"{nonce}([0-9]+)x", render(hide))
         tokens = self._tokenize(first)
         for number, after in zip(rest[::2], rest[1::2], strict=True):
             tokens += self._vocabulary.tokenize(found[int(number)], add_special=False, parse_special=False)
@@ -109,6 +101,29 @@ class PromptBuilder:
         bos = self._vocabulary.bos_text
         has_bos = bool(bos) and rendered.startswith(bos)
         return self._vocabulary.tokenize(rendered, add_special=not has_bos, parse_special=True)
+
+
+def _check_options(chat: ChatFormat, request: ChatRequest) -> None:
+    """What a template doesn't read, it can't serve; a value that asks for nothing is no loss."""
+    reads = chat.template.reads
+    for name, value in request.template_options.items():
+        if name not in reads and value:
+            own = name == "reasoning_effort" and request.reasoning_effort is not None
+            param = name if own else f"chat_template_kwargs.{name}"
+            known = ", ".join(sorted(reads - _OWN)) or "none"
+            reason = f"{param}: the model's chat template reads no {name}; its variables: {known}"
+            raise RowError("unsupported_parameter", reason, param)
+
+
+def _check_tools(chat: ChatFormat, request: ChatRequest) -> None:
+    if not request.offered or chat.form:
+        return
+    if chat.knows_tools:
+        reason = "the model's chat template has calls written in a form that isn't known"
+    else:
+        reason = "the model's chat template knows no tools"
+    cure = "name another one as model.chat_template"
+    raise RowError("unsupported_parameter", f"tools: {reason}: {cure}", "tools")
 
 
 def embedding_inputs(

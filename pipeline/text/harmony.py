@@ -1,0 +1,71 @@
+"""The channels in which gpt-oss writes: reasoning, calls and the answer as messages of their own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from pipeline.text.call_reader import Call
+from pipeline.text.call_values import arguments_text
+
+MARKS = ("<|start|>", "<|channel|>", "<|message|>", "<|constrain|>", "<|end|>", "<|call|>", "<|return|>")
+
+_MESSAGE = re.compile(
+    r"\s*(?P<role><\|start\|>[^<]*|(?:\s*to=[\w.-]+\s*)?)(?P<header>(?:<\|(?:channel|constrain)\|>[^<]*)*)<\|message\|>"
+    r"(?P<body>(?s:.*?))(?P<end><\|end\|>|<\|call\|>|<\|return\|>|(?=<\|start\|>|<\|channel\|>)|\Z)"
+)
+_CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)")
+_RECIPIENT = re.compile(r"to=(?:functions\.)?(?P<name>[\w.-]+)")
+
+
+@dataclass(slots=True)
+class Channels:
+    """What an answer says in each of its channels."""
+
+    reasoning: list[str] = field(default_factory=list)
+    content: list[str] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+
+
+def read_channels(text: str, tools: frozenset[str]) -> Channels | None:
+    """None for a text that isn't in channels. tools: the functions that may be called; a message to
+    anybody else is content, as it stands."""
+    if "<|message|>" not in text:
+        return None
+    found = Channels()
+    at = 0
+    for message in _messages(text):
+        found.content += _rest(text[at : message.start()])
+        at = message.end()
+        _take(message, tools, found)
+    found.content += _rest(text[at:])
+    return found
+
+
+def _messages(text: str) -> Iterator[re.Match[str]]:
+    at = 0
+    while message := _MESSAGE.search(text, at):
+        yield message
+        at = message.end()
+
+
+def _take(message: re.Match[str], tools: frozenset[str], found: Channels) -> None:
+    head, body = message["role"] + message["header"], message["body"]
+    # What is said to the assistant is said to nobody: gpt-oss begins some messages so.
+    recipient = _RECIPIENT.search(head.replace("to=assistant", ""))
+    channel = _CHANNEL.findall(message["header"])[-1:]
+    if recipient and tools:
+        arguments = arguments_text(body)
+        if arguments is not None and recipient["name"] in tools:
+            found.calls.append(Call(recipient["name"], arguments))
+        else:
+            found.content.append(message[0].strip())
+    elif channel == ["analysis"]:
+        found.reasoning.append(body.strip())
+    else:
+        found.content.append(body)
+
+
+def _rest(text: str) -> list[str]:
+    return [text] if text.strip() else []
