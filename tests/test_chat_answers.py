@@ -65,6 +65,24 @@ def test_tool_calls_follow_what_the_request_allows() -> None:
     assert calls(tools=[WEATHER]) == calls(tools=[WEATHER], tool_choice="required") == 2
 
 
+NINE = (
+    "{% if tools %}{{ tools }}{% endif %}{% for m in messages %}{% for c in m.tool_calls or [] %}"
+    "{% if c.id | length != 9 %}{{ raise_exception('ids have 9 letters') }}{% endif %}"
+    "[TOOL_CALLS]{{ c.function.name }}[ARGS]{{ c.function.arguments | tojson }}{% endfor %}"
+    "{{ m.content or '' }}{% endfor %}"
+)
+
+
+def test_ids_of_calls_are_such_as_the_models_template_takes_back() -> None:
+    """llama-cpp-python#1580: Mistral's templates refuse ids that aren't nine letters and digits."""
+    answers = Answers("m", "fingerprint", NOTHING, formats=ChatFormats(NINE))
+    two = said('[TOOL_CALLS]weather[ARGS]{"city": "Rome"}[TOOL_CALLS]weather[ARGS]{"city": "Oslo"}')
+    record = answers.chat(chat(tools=[WEATHER]), [two], 1)
+    calls = record["choices"][0]["message"]["tool_calls"]
+    assert len({call["id"] for call in calls}) == 2
+    assert all(re.fullmatch("[A-Za-z0-9]{9}", call["id"]) for call in calls)
+
+
 def test_an_answer_that_was_cut_off_ends_by_length_whatever_it_holds() -> None:
     cut = said(call("Rome") + "<tool_call>", finish_reason="length")
     record = caller.chat(chat(tools=[WEATHER]), [cut], 1)

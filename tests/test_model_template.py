@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,3 +52,18 @@ def test_results_depend_on_the_text_and_not_on_its_place(tmp_path: Path) -> None
     assert fingerprint(first).digest == fingerprint(copy).digest
     assert len({fingerprint(path).digest for path in (None, first, other)}) == 3
     assert fingerprint(other).differences(fingerprint(first))[0].startswith("model.chat_template: ")
+
+
+def test_results_depend_on_the_jobs_template_variables() -> None:
+    tree: dict[str, Any] = {"model": {"path": "m"}, "input": {"path": "in"}, "output": {"path": "out"}}
+    digests = {
+        Fingerprint.of(
+            JobConfig.model_validate(
+                tree | {"request": {"defaults": {"chat_template_kwargs": {"enable_thinking": value}}}}
+            ),
+            "0" * 64,
+            [],
+        ).digest
+        for value in (True, False)
+    }
+    assert len(digests) == 2

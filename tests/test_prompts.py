@@ -180,6 +180,71 @@ def test_earlier_reasoning_is_handed_to_the_template() -> None:
     assert text_of(PromptBuilder(VOCABULARY, formats=ChatFormats(template)).build(request)) == "2 and 24-?"
 
 
+OPTIONS = "{{ messages[0].content }}{% if enable_thinking %}!{% endif %}{{ reasoning_effort or '' }}"
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({}, "Hi"),
+        ({"chat_template_kwargs": {"enable_thinking": True}}, "Hi!"),
+        ({"chat_template_kwargs": {"enable_thinking": False, "reasoning_effort": "low"}}, "Hilow"),
+        ({"reasoning_effort": "high"}, "Hihigh"),
+        ({"reasoning_effort": "high", "chat_template_kwargs": {"reasoning_effort": "high"}}, "Hihigh"),
+        ({"chat_template_kwargs": {"thinking": False}}, "Hi"),
+    ],
+)
+def test_a_row_sets_variables_of_the_template(fields: dict[str, Any], text: str) -> None:
+    """vLLM#17356. What asks for nothing that the template could do is no loss."""
+    request = parse_request(
+        "/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}]} | fields
+    )
+    assert isinstance(request, ChatRequest)
+    assert text_of(PromptBuilder(VOCABULARY, formats=ChatFormats(OPTIONS)).build(request)) == text
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"chat_template_kwargs": {"enable_thinkin": True}}, "chat_template_kwargs.enable_thinkin"),
+        ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs.messages"),
+        ({"chat_template_kwargs": "low"}, "chat_template_kwargs"),
+        (
+            {"chat_template_kwargs": {"reasoning_effort": "low"}, "reasoning_effort": "high"},
+            "reasoning_effort",
+        ),
+    ],
+)
+def test_a_variable_that_the_template_does_not_read_is_refused_by_name(
+    fields: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(RowError) as caught:
+        request = parse_request(
+            "/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}]} | fields
+        )
+        assert isinstance(request, ChatRequest)
+        PromptBuilder(VOCABULARY, formats=ChatFormats(OPTIONS)).build(request)
+    assert caught.value.param == param
+
+
+def test_effort_is_refused_by_its_own_name() -> None:
+    body = {"messages": [{"role": "user", "content": "Hi"}], "reasoning_effort": "low"}
+    request = parse_request("/v1/chat/completions", body)
+    assert isinstance(request, ChatRequest)
+    error = refusal(BUILDER, request)
+    assert (error.code, error.param) == ("unsupported_parameter", "reasoning_effort")
+
+
+def test_rows_with_tools_get_the_models_own_template_for_them() -> None:
+    """Hermes and Command R have one as `tokenizer.chat_template.tool_use`; llama-server takes it likewise."""
+    formats = ChatFormats("{{ messages[0].content }} plain", TOOL_TEMPLATE)
+    builder = PromptBuilder(VOCABULARY, formats=formats)
+    assert text_of(builder.build(chat(("user", "Hi")))) == "Hi plain"
+    assert "<tool_call>" in text_of(builder.build(tool_chat("a")))
+    alone = PromptBuilder(VOCABULARY, formats=ChatFormats(None, TOOL_TEMPLATE))
+    assert text_of(alone.build(chat(("user", "Hi")))).startswith("<|im_start|>user\nHi")
+
+
 def test_a_bias_is_of_a_token_that_the_model_has() -> None:
     last = VOCABULARY.size - 1
     for token, allowed in ((last, True), (last + 1, False)):

@@ -92,3 +92,12 @@ def test_a_board_tells_what_was_noted_and_forgets_the_oldest():
     for key in (b"a", b"b", b"c"):
         board.note({key: answer})
     assert board.look([b"a", b"b", b"c", b"d"]) == {b"b": answer, b"c": answer}
+
+
+def test_rows_that_differ_in_a_variable_of_the_template_are_not_equal() -> None:
+    """vLLM#17356: enable_thinking changes the prompt, and so the answer."""
+    on, off = ({"chat_template_kwargs": {"enable_thinking": value}} for value in (True, False))
+    greedy = {"temperature": 0}
+    keys = [key(**greedy), key(**greedy, **on), key(**greedy, **off), key(**greedy, reasoning_effort="low")]
+    assert len(set(keys)) == 4
+    assert key(**greedy, **on) == keys[1]

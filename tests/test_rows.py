@@ -426,3 +426,18 @@ def test_a_prompt_beside_messages_names_the_key_that_says_which_is_meant() -> No
     assert "request.endpoint" in row.request.message and "/v1/chat/completions" in row.request.message
     row = RowReader(RequestConfig(endpoint="/v1/completions"), list(both), "s").read(both, 0)
     assert isinstance(row.request, CompletionRequest)
+
+
+def test_a_jobs_template_variables_hold_for_rows_that_set_others() -> None:
+    """vLLM#17356: chat_template_kwargs in the job's defaults and in a row."""
+    config = RequestConfig(defaults={"chat_template_kwargs": {"enable_thinking": False, "effort": "low"}})
+    reader = RowReader(config, ("messages", "chat_template_kwargs"), "s")
+    said = [{"role": "user", "content": "Hi"}]
+    for own, expected in (
+        (None, {"enable_thinking": False, "effort": "low"}),
+        ({"effort": "high", "enable_thinking": None}, {"enable_thinking": False, "effort": "high"}),
+        ('{"enable_thinking": true}', {"enable_thinking": True, "effort": "low"}),
+    ):
+        request = reader.read({"messages": said, "chat_template_kwargs": own}, 0).request
+        assert isinstance(request, ChatRequest)
+        assert request.template_options == expected

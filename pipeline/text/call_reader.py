@@ -140,9 +140,9 @@ class CallReader:
         return ([call], stop) if call else ([], at)
 
     def _python(self, text: str, at: int) -> Found:
-        end = self._end.search(text, at)
+        end = self._whole_end.search(text, at)
         stop = end.start() if end else len(text)
-        body = text[at:stop].strip().rstrip("]") if not self.form.end.strip() else text[at:stop]
+        body = text[at:stop] if end else text[at:].rstrip().removesuffix("]")
         calls = [_call(name, value) for name, value in python_calls(body) or ()]
         return ([call for call in calls if call], stop) if calls and None not in calls else ([], at)
 
@@ -212,7 +212,8 @@ class CallReader:
 
     @cached_property
     def _section(self) -> re.Pattern[str]:
-        return re.compile("|".join(map(_flexible, self.form.section)))
+        marks = [mark for text in self.form.section for mark in re.findall(r"<[^<>]+>|[^<>\s]+", text)]
+        return re.compile("|".join(map(_flexible, marks)))
 
 
 def _call(name: Any, arguments: Any) -> Call | None:

@@ -13,9 +13,9 @@ from pipeline.request.schema import ChatRequest
 from pipeline.text import harmony
 from pipeline.text.call_writer import write_calls
 from pipeline.text.chat_template import ChatTemplate
-from pipeline.text.reasoning import PAIRS, WRAPPERS, pair_in
+from pipeline.text.reasoning import reasoning_marks, wrapper_marks
 from pipeline.text.reply import Reply, ReplyReader
-from pipeline.text.template_nature import CallIds, TemplateNature, Turn, nature_of
+from pipeline.text.template_nature import SOME_TOOL, CallIds, TemplateNature, Turn, nature_of
 from pipeline.text.tool_forms import ToolForm
 from pipeline.text.tool_probe import form_of
 from pipeline.text.turns import check_shown, turns_for
@@ -107,7 +107,7 @@ class ChatFormat:
                 {"role": "assistant", "content": None, "tool_calls": [call]},
                 {"role": "tool", "tool_call_id": "abcdef123", "content": "?"},
             ]
-        offered = [{"type": "function", "function": {"name": "f"}}] if tools else []
+        offered = [SOME_TOOL] if tools else []
         try:
             turns = turns_for(messages, self.nature, self._write)
             rendered = self.template.render(turns, offered, json.loads(options))
@@ -117,11 +117,11 @@ class ChatFormat:
 
     @cached_property
     def _reasoning(self) -> tuple[str, str] | None:
-        return pair_in(self.source or "", PAIRS)
+        return reasoning_marks(self.source or "")
 
     @cached_property
     def _wrapper(self) -> tuple[str, str] | None:
-        return pair_in(self.source or "", WRAPPERS)
+        return wrapper_marks(self.source or "")
 
     @cached_property
     def _reader(self) -> ReplyReader:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 Pair = tuple[str, str]
 
 PAIRS: tuple[Pair, ...] = (
-    ("<think>", "</think>"),
     ("[THINK]", "[/THINK]"),
     ("<seed:think>", "</seed:think>"),
     ("<|channel>thought", "<channel|>"),
@@ -18,6 +15,8 @@ PAIRS: tuple[Pair, ...] = (
     ("◁think▷", "◁/think▷"),
     ("<|think|>", "<|end|>"),
     ("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),
+    # Last: other templates name it as something not to write.
+    ("<think>", "</think>"),
 )
 """What stands before and behind the reasoning in an answer; each template has one pair at most."""
 
@@ -31,6 +30,11 @@ WRAPPERS: tuple[Pair, ...] = (
 """What some models put around the answer itself."""
 
 
-def pair_in(source: str, pairs: Iterable[Pair]) -> Pair | None:
-    """The pair of marks that a template's source has."""
-    return next((pair for pair in pairs if pair[0] in source and pair[1] in source), None)
+def reasoning_marks(source: str) -> Pair | None:
+    """The marks of the reasoning. A template need not name the second one, where the prompt has the first."""
+    return next((pair for pair in PAIRS if pair[0] in source), None)
+
+
+def wrapper_marks(source: str) -> Pair | None:
+    """The marks around the answer."""
+    return next((pair for pair in WRAPPERS if pair[0] in source and pair[1] in source), None)

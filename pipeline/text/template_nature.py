@@ -21,7 +21,7 @@ _USER, _THOUGHT = "zquserqz", "zqthoughtqz"
 SAID, RESULT = "zqsaidqz", "zqresultqz"
 NAME, KEYS, VALUES = "zqnameqz", ("zqonekeyqz", "zqtwokeyqz"), ("zqonevalueqz", "zqtwovalueqz")
 """The marks in the calls of `call_turns`."""
-_OTHER_TOOL = {
+SOME_TOOL = {
     "type": "function",
     "function": {"name": "other", "description": "d", "parameters": {"type": "object", "properties": {}}},
 }
@@ -155,7 +155,7 @@ def _form(
 
 def _render(template: ChatTemplate, turns: list[Turn], mark: str) -> str | None:
     """The chat rendered with or without tools, however it shows the mark; None where neither does."""
-    texts = (render_or_none(template, turns, tools) for tools in ([], [_OTHER_TOOL]))
+    texts = (render_or_none(template, turns, tools) for tools in ([], [SOME_TOOL]))
     return next((text for text in texts if text and mark in text), None)
 
 
