@@ -22,6 +22,7 @@ from pipeline.request.schema import parse_request
 from pipeline.shard.footer import count
 from pipeline.shard.shards import Chunk, Shard, ShardPlan
 from pipeline.storage import Storage
+from pipeline.text.chat_format import ChatFormats
 from tests.generated import CHAT, COMPLETION, VOCABULARY, generations, said
 
 OUTSIDE = ("worker_crashed", "deadline_exceeded")
@@ -57,7 +58,9 @@ class Job:
         )
         prints = Fingerprint.of(config, "ab" * 32, self.plans.values())
         kept = pa.schema({"kept": pa.string()})
-        self.answers = Answers("m", prints.digest, kept, kind, vocabulary=VOCABULARY, template=template)
+        self.answers = Answers(
+            "m", prints.digest, kept, kind, vocabulary=VOCABULARY, formats=ChatFormats(template)
+        )
         self.manifest = Manifest(Storage.at(self.url), prints)
         self.manifest.begin()
 
