@@ -92,7 +92,7 @@ def test_a_bare_rows_columns_set_its_fields_and_others_are_data() -> None:
     assert error({"prompt": "Hi", "dimensions": 2}).code == "unsupported_parameter"
 
 
-@pytest.mark.parametrize("name", ["guided_json", "repetition_penalty", "n_predict", "prompt_cache_key"])
+@pytest.mark.parametrize("name", ["guided_json", "json_schema", "samplers"])
 def test_a_column_that_bears_a_field_of_other_servers_is_never_passed_over(name: str) -> None:
     refused = error({"prompt": "Hi", name: "something"})
     assert (refused.code, refused.param) == ("unsupported_parameter", name)
@@ -102,6 +102,19 @@ def test_a_column_that_bears_a_field_of_other_servers_is_never_passed_over(name:
 def test_a_bare_row_that_asks_for_none_or_two_is_an_error() -> None:
     assert "has none" in error({"prompt": None}).message
     assert "prompt and input" in error({"prompt": "Hi", "input": "Hi"}).message
+
+
+@pytest.mark.parametrize("name", ["store", "user", "metadata", "priority"])
+def test_a_column_that_bears_the_name_of_a_field_without_meaning_is_data(name: str) -> None:
+    record = {"prompt": "Hi", name: "something"}
+    assert request(record) == request({"prompt": "Hi"})
+    assert name not in RowReader(RequestConfig(), tuple(record), "s").columns
+    assert request({"prompt": "Hi"}, defaults={name: "x"}) == request({"prompt": "Hi"})
+
+
+def test_a_rows_own_penalty_goes_before_the_jobs() -> None:
+    found = request({"prompt": "Hi", "repetition_penalty": 1.0}, defaults={"repeat_penalty": 1.2})
+    assert found.repeat_penalty == 1
 
 
 def test_a_bare_rows_columns_may_be_strings_of_json() -> None:
@@ -388,10 +401,10 @@ def test_arrows_maps_are_objects() -> None:
 
 
 def test_a_map_that_has_a_key_twice_spoils_its_own_row_only() -> None:
-    column = pa.array([[("a", "b"), ("a", "c")], [("a", "b")]], pa.map_(pa.string(), pa.string()))
-    bad, good = records(pa.table({"prompt": ["Hi"] * 2, "metadata": column}), ["prompt", "metadata"])
-    assert error(bad).param == "metadata"
-    assert request(good).metadata == {"a": "b"}
+    column = pa.array([[("5", 1), ("5", 2)], [("5", 1)]], pa.map_(pa.string(), pa.float64()))
+    bad, good = records(pa.table({"prompt": ["Hi"] * 2, "logit_bias": column}), ["prompt", "logit_bias"])
+    assert error(bad).param == "logit_bias"
+    assert request(good).logit_bias == ((5, 1.0),)
 
 
 values = st.recursive(

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from pipeline.config import Endpoint
 from pipeline.errors import RowError
-from pipeline.request.json_values import MAX_DEPTH, read_json
+from pipeline.request.fields import UNLIMITED
+from pipeline.request.json_values import MAX_DEPTH, plain, read_json
 from pipeline.request.schema import (
     CONTENT,
     KNOWN_FIELDS,
@@ -23,6 +24,7 @@ from pipeline.request.schema import (
     fields_of,
     parse_request,
 )
+from pipeline.request.unserved import WITHOUT_MEANING
 
 CHAT: Endpoint = "/v1/chat/completions"
 COMPLETION: Endpoint = "/v1/completions"
@@ -110,10 +112,11 @@ def test_numbers_are_taken_in_their_range_and_refused_beyond(
         ("max_tokens", 5.5),
         ("max_tokens", "5"),
         ("max_tokens", True),
-        ("max_completion_tokens", -1),
+        ("max_tokens", -2),
+        ("max_completion_tokens", -2),
         ("temperature", "1"),
         ("temperature", True),
-        ("top_k", -1),
+        ("top_k", -2),
         ("n", 0),
         ("n", 129),
         ("n", True),
@@ -129,8 +132,6 @@ def test_numbers_are_taken_in_their_range_and_refused_beyond(
         ("response_format", "json_object"),
         ("seed", 2**63),
         ("model", 5),
-        ("user", ["me"]),
-        ("metadata", "text"),
         ("stop", ""),
         ("stop", 5),
         ("stop", ["x"] * 17),
@@ -193,6 +194,14 @@ def test_a_null_is_an_absent_field(name: str) -> None:
         {"guided_choice": []},
         {"functions": []},
         {"response_format": {"type": "text"}},
+        {"max_tokens": None},
+        {"stream_options": {"include_usage": True}},
+        {"skip_special_tokens": True},
+        {"stop_token_ids": []},
+        {"length_penalty": 1.0},
+        {"use_beam_search": False},
+        {"function_call": "auto"},
+        {"verbosity": "medium"},
     ],
 )
 def test_openais_defaults_ask_for_nothing(harmless: dict[str, Any]) -> None:
@@ -201,12 +210,108 @@ def test_openais_defaults_ask_for_nothing(harmless: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "asking",
-    [{"best_of": 2}, {"stream": True}, {"store": True}, {"audio": {}}, {"functions": [{}]}, {"suffix": "x"}],
+    [
+        {"best_of": 2},
+        {"stream": True},
+        {"audio": {}},
+        {"functions": [{}]},
+        {"suffix": "x"},
+        {"verbosity": "low"},
+        {"stop_token_ids": [5]},
+        {"skip_special_tokens": False},
+    ],
 )
 def test_what_is_not_served_says_so(asking: dict[str, Any]) -> None:
     error = refusal(CHAT, **asking)
     assert (error.code, error.param) == ("unsupported_parameter", next(iter(asking)))
     assert "not supported yet" in error.message or "can't stream" in error.message
+
+
+@given(st.sampled_from(sorted(REQUESTS)), st.sampled_from(sorted(WITHOUT_MEANING)), json_values)
+def test_what_has_no_meaning_changes_nothing_whatever_it_says(
+    endpoint: Endpoint, name: str, value: Any
+) -> None:
+    """After vllm-metal PR#720: whole jobs refused for a field that harms nobody."""
+    try:
+        plain(value)
+    except RowError:
+        return
+    assert parse(endpoint, **{name: value}) == parse(endpoint)
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens", "n_predict"])
+def test_minus_one_is_as_many_tokens_as_the_context_holds(name: str) -> None:
+    for endpoint in (CHAT, COMPLETION):
+        for value in (-1, -1.0):
+            assert parse(endpoint, **{name: value}).max_tokens == UNLIMITED
+    assert parse(CHAT, max_tokens=-1, min_tokens=5).min_tokens == 5
+
+
+def test_all_tokens_are_0_and_minus_one() -> None:
+    assert parse(CHAT, top_k=-1).top_k == parse(CHAT, top_k=-1.0).top_k == parse(CHAT, top_k=0).top_k == 0
+
+
+def test_other_names_of_fields() -> None:
+    assert parse(CHAT, n_predict=7).max_tokens == 7
+    assert parse(CHAT, random_seed=7).seed == 7
+    for one in (1, 1.0):
+        assert parse(CHAT, repetition_penalty=one).repeat_penalty == 1
+    assert refusal(CHAT, repetition_penalty=1.05).code == "unsupported_parameter"
+    assert "repeat_penalty" in refusal(CHAT, repetition_penalty=1.05).message
+    assert "differ" in refusal(CHAT, n_predict=7, max_completion_tokens=8).message
+    assert "differ" in refusal(CHAT, repetition_penalty=1, repeat_penalty=1.2).message
+    assert refusal(CHAT, n_predict=0).param == "n_predict"
+    assert refusal(EMBEDDING, n_predict=5).code == "unsupported_parameter"
+
+
+def test_what_servers_and_clients_write_into_a_history_changes_nothing() -> None:
+    """Answers of OpenAI's, vLLM's, LiteLLM's and OpenRouter's, sent back as turns; Anthropic's caches."""
+    call: dict[str, Any] = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    sent = {"role": "assistant", "content": "b", "tool_calls": [call]}
+    noisy = sent | {
+        "id": "msg_1",
+        "annotations": [{"type": "url_citation"}],
+        "audio": None,
+        "function_call": None,
+        "refusal": None,
+        "parsed": {"a": 1},
+        "provider_specific_fields": {"a": 1},
+        "weight": 0,
+        "prefix": False,
+        "cache_control": {"type": "ephemeral"},
+        "tool_calls": [
+            call
+            | {"index": 0, "extra_content": {}, "provider_specific_fields": {}}
+            | {"function": call["function"] | {"parsed_arguments": {}}}
+        ],
+    }
+    user = {
+        "role": "user",
+        "content": [{"type": "text", "text": "Hi", "cache_control": {"type": "ephemeral"}}],
+    }
+    tool = {"type": "function", "function": {"name": "f"}}
+    messages = [*MESSAGES, sent]
+    assert parse(CHAT, messages=[user, noisy]) == parse(CHAT, messages=messages)
+    marked = tool | {"cache_control": {"type": "ephemeral"}}
+    assert parse(CHAT, tools=[marked]) == parse(CHAT, tools=[tool])
+    for meant in ({"prefix": True}, {"audio": {"id": "x"}}, {"function_call": {"name": "f"}}):
+        error = refusal(CHAT, messages=[*MESSAGES, sent | meant])
+        assert error.code == "unsupported_parameter" and error.param.startswith("messages[1].")
+
+
+def test_a_refusal_and_reasoning_are_part_of_a_history() -> None:
+    refused = {"role": "assistant", "content": None, "refusal": "I can't."}
+    parts = {"role": "assistant", "content": [{"type": "refusal", "refusal": "I can't."}]}
+    for turn in (refused, parts):
+        assert parse(CHAT, messages=[*MESSAGES, turn]).messages[1].content == "I can't."
+    thought = {"role": "assistant", "content": "b", "reasoning": "a"}
+    assert parse(CHAT, messages=[*MESSAGES, thought]).messages[1].reasoning_content == "a"
+
+
+def test_a_tools_return_reaches_the_template() -> None:
+    """As transformers writes the schema of a Python function."""
+    tool = {"type": "function", "function": {"name": "f", "return": {"type": "string"}}}
+    assert parse(CHAT, tools=[tool]).tools[0].for_template() == tool
 
 
 def test_roles() -> None:
@@ -255,10 +360,13 @@ def test_messages_are_a_list_of_at_least_one() -> None:
 def test_a_prompt_is_one_text_or_its_token_ids() -> None:
     assert parse(COMPLETION, prompt="").prompt == ""
     assert parse(COMPLETION, prompt=[1, 2.0]).prompt == (1, 2)
+    assert parse(COMPLETION, prompt=["a"]).prompt == "a"
+    assert parse(COMPLETION, prompt=[[1, 2]]).prompt == (1, 2)
     for bad, param in (
         ([], "prompt"),
-        (["a"], "prompt"),
-        ([[1]], "prompt"),
+        (["a", "b"], "prompt"),
+        ([[1], [2]], "prompt"),
+        ([["a"]], "prompt"),
         ([1, "a"], "prompt[1]"),
         (5, "prompt"),
     ):
@@ -330,7 +438,7 @@ def test_depth_is_bounded() -> None:
     deep: Any = 1
     for _ in range(MAX_DEPTH * 20):
         deep = [deep]
-    assert "nested deeper" in refusal(CHAT, metadata={"deep": deep}).message
+    assert "nested deeper" in refusal(CHAT, tools=deep).message
 
 
 @pytest.mark.parametrize(

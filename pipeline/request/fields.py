@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
 from pipeline.request.json_values import short
@@ -12,6 +12,8 @@ from pipeline.request.json_values import short
 MAX_STOPS = 16
 MAX_INPUTS = 2048
 MAX_CHOICES = 4096
+UNLIMITED = 2**31 - 1
+"""As many tokens as the context has room for."""
 # What a chat template gets from the request itself, and from the model.
 _OWN_VARIABLES = frozenset(
     "messages tools add_generation_prompt continue_final_message bos_token eos_token chat_template".split()
@@ -24,6 +26,15 @@ class Fields(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
     shape: ClassVar[str] = "an object"
     """What such an object looks like, for messages."""
+    without_meaning: ClassVar[tuple[str, ...]] = ()
+    """Names that clients and servers write into such an object, and that change no answer."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_what_has_no_meaning(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or not cls.without_meaning:
+            return value
+        return {name: item for name, item in value.items() if name not in cls.without_meaning}
 
 
 def whole(value: Any) -> Any:
@@ -84,7 +95,17 @@ def _check_tokens(value: list[Any], at: str = "") -> tuple[int, ...]:
     return tokens
 
 
+def _unlimited(value: Any) -> Any:
+    return UNLIMITED if whole(value) == -1 else whole(value)
+
+
+def _all_tokens(value: Any) -> Any:
+    return 0 if whole(value) == -1 else whole(value)
+
+
 def _check_prompt(value: Any) -> Any:
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str | list):
+        value = value[0]
     if isinstance(value, str):
         return value
     if isinstance(value, list) and value and not isinstance(value[0], str | list):
@@ -121,6 +142,8 @@ Text = str | tuple[int, ...]
 """A text, or the ids of its tokens."""
 
 Integer = Annotated[int, BeforeValidator(whole)]
+Limit = Annotated[int, BeforeValidator(_unlimited)]
+TopK = Annotated[int, BeforeValidator(_all_tokens)]
 Choices = Annotated[tuple[str, ...], BeforeValidator(_check_choices)]
 Bias = Annotated[tuple[tuple[int, float], ...], BeforeValidator(_check_bias)]
 Breakers = Annotated[tuple[str, ...], BeforeValidator(_check_breakers)]

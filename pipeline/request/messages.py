@@ -10,6 +10,8 @@ from pipeline.errors import RowError
 from pipeline.request.fields import Fields, wrong
 from pipeline.request.json_values import plain, read_json, short
 
+PART_WITHOUT_MEANING = ("annotations", "cache_control")
+
 
 def _join_parts(value: Any) -> Any:
     """Content parts become one text, a line break between two, as llama-server joins them."""
@@ -21,12 +23,14 @@ def _join_parts(value: Any) -> Any:
 def _part_text(part: Any, at: str) -> str:
     if not isinstance(part, dict) or not isinstance(part.get("type"), str):
         raise wrong(f'must be {{"type": "text", "text": ...}}, not {short(part)}', at)
+    if part["type"] == "refusal" and isinstance(part.get("refusal"), str):
+        return str(part["refusal"])
     if part["type"] != "text":
         reason = f"{part['type']!r} parts are not supported; supported: text"
         raise wrong(reason, f"{at}.type", "unsupported_parameter")
     if not isinstance(part.get("text"), str):
         raise wrong(f"must be a string, not {short(part.get('text'))}", f"{at}.text")
-    if unknown := sorted(part.keys() - {"type", "text"}):
+    if unknown := sorted(part.keys() - {"type", "text", *PART_WITHOUT_MEANING}):
         raise wrong("is not supported in a text part", f"{at}.{unknown[0]}", "unsupported_parameter")
     return str(part["text"])
 
@@ -44,8 +48,17 @@ def _read_arguments(value: Any) -> Any:
 
 
 def _only_asked(value: Any) -> Any:
-    """OpenAI's answers, sent back as turns, bear lists that say nothing."""
-    return {k: v for k, v in value.items() if v != [] or k == "content"} if isinstance(value, dict) else value
+    """OpenAI's answers, sent back as turns, have lists that say nothing, and a refusal beside the text."""
+    if not isinstance(value, dict):
+        return value
+    found = {k: v for k, v in value.items() if v != [] or k == "content"}
+    if found.get("prefix") is False:
+        del found["prefix"]
+    for name, other in (("reasoning", "reasoning_content"), ("refusal", "content")):
+        if isinstance(found.get(name), str):
+            text = found.pop(name)
+            found[other] = found.get(other) or text
+    return found
 
 
 Role = Annotated[
@@ -59,6 +72,8 @@ Arguments = Annotated[dict[str, Any], BeforeValidator(_read_arguments)]
 class FunctionCall(Fields):
     """arguments: the parsed object."""
 
+    without_meaning: ClassVar[tuple[str, ...]] = ("parsed_arguments",)
+
     name: str = Field(min_length=1, description="a string that is not empty")
     arguments: Arguments = Field(description="a string of a JSON object")
 
@@ -67,6 +82,7 @@ class ToolCall(Fields):
     """What an assistant asked for in an earlier turn."""
 
     shape: ClassVar[str] = 'a call such as {"id": "...", "type": "function", "function": {...}}'
+    without_meaning: ClassVar[tuple[str, ...]] = ("extra_content", "index", "provider_specific_fields")
 
     id: str | None = Field(None, description="a string")
     type: Literal["function"] = Field("function", description='"function"')
@@ -77,6 +93,14 @@ class Message(Fields):
     """One message of a chat. `developer` is today's name of `system`; content parts come joined."""
 
     shape: ClassVar[str] = 'a message such as {"role": "user", "content": "..."}'
+    without_meaning: ClassVar[tuple[str, ...]] = (
+        "annotations",
+        "cache_control",
+        "id",
+        "parsed",
+        "provider_specific_fields",
+        "weight",
+    )
 
     role: Role = Field(description="one of system, developer, user, assistant, tool")
     content: Content | None = Field(None, description="a string or a list of text parts")

@@ -23,6 +23,7 @@ from pipeline.request.schema import (
     parse_request,
 )
 from pipeline.request.template import RowTemplate
+from pipeline.request.unserved import WITHOUT_MEANING
 
 LINES = ("line",)
 """The columns of a shard of JSON lines: each row is one JSON object."""
@@ -32,7 +33,6 @@ _BATCH = ("method", "url", "body")
 # In a Parquet column, these may be a string of JSON.
 _STRUCTURED = (
     "messages",
-    "metadata",
     "logit_bias",
     "response_format",
     "tools",
@@ -168,7 +168,7 @@ class RowReader:
             endpoints: list[Endpoint] = [self._endpoint] if self._endpoint else list(REQUESTS)
             served = frozenset[str]().union(*map(fields_of, endpoints))
             for name in fields:
-                if name not in served:
+                if name not in served | WITHOUT_MEANING.keys():
                     raise ConfigError(
                         f"{section}.{name}: unsupported; supported: {', '.join(sorted(served))}"
                     )

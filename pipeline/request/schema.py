@@ -10,7 +10,16 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from pipeline.config import Endpoint
 from pipeline.errors import RowError
-from pipeline.request.fields import Choices, Fields, Input, Integer, Prompt, TemplateOptions, Text
+from pipeline.request.fields import (
+    MAX_CHOICES,
+    Choices,
+    Fields,
+    Input,
+    Integer,
+    Prompt,
+    TemplateOptions,
+    Text,
+)
 from pipeline.request.json_values import plain
 from pipeline.request.messages import Message
 from pipeline.request.refusals import row_error
@@ -22,7 +31,6 @@ from pipeline.request.unserved import UNSERVED, refuse_unserved
 
 class _AnyRequest(Fields):
     model: str = Field("local", description='a string: "local" or the id of the model that the job serves')
-    user: str | None = Field(None, description="a string")
 
 
 class GenerationFields(_AnyRequest, SamplingFields):
@@ -30,11 +38,10 @@ class GenerationFields(_AnyRequest, SamplingFields):
 
     n: Integer = Field(1, ge=1, le=128, description="an integer from 1 to 128")
     response_format: Format = Field(None, description=ResponseFormat.shape)
-    guided_choice: Choices = ()
+    guided_choice: Choices = Field((), description=f"a list of at most {MAX_CHOICES} strings")
     guided_regex: str | None = Field(None, description="a string")
     grammar: str | None = Field(None, description="a string")
     label_logprobs: bool = Field(False, description="true or false")
-    metadata: dict[str, Any] | None = Field(None, description="a mapping of names to values")
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -86,7 +93,7 @@ class ChatRequest(GenerationFields):
     logprobs: bool = Field(False, description="true or false")
     top_logprobs: Integer = Field(0, ge=0, le=20, description="an integer from 0 to 20")
     tools: Tools = Field([], description="a list of at most 128 tools")
-    tool_choice: Choice = ToolChoice()
+    tool_choice: Choice = Field(ToolChoice(), description="one of none, auto, required, or a function")
     parallel_tool_calls: bool | None = Field(None, description="true or false")
     chat_template_kwargs: TemplateOptions = Field({}, description="a mapping")
     reasoning_effort: str | None = Field(None, min_length=1, description='a string such as "low"')
@@ -138,7 +145,7 @@ class ChatRequest(GenerationFields):
 class CompletionRequest(GenerationFields):
     """`POST /v1/completions`. Its prompt is one text, or one text's token ids."""
 
-    prompt: Prompt
+    prompt: Prompt = Field(description="a single text or a list of token ids, or a list of one of them")
     logprobs: Annotated[Integer | None, BeforeValidator(lambda value: None if value is False else value)] = (
         Field(None, ge=0, le=5, description="an integer from 0 to 5")
     )
@@ -152,7 +159,7 @@ class CompletionRequest(GenerationFields):
 class EmbeddingRequest(_AnyRequest):
     """`POST /v1/embeddings`. `input` is a Text, or a list of them."""
 
-    input: Input
+    input: Input = Field(description="a text or a list of token ids, not empty, or a list of either")
     dimensions: Integer | None = Field(
         None, ge=1, description="an integer from 1 to the model's vector length"
     )
@@ -188,8 +195,16 @@ CONTENT: Mapping[Endpoint, str] = {
 }
 """The field that an endpoint can't do without."""
 
-OTHER_NAMES: Mapping[str, str] = {"max_completion_tokens": "max_tokens"}
-"""Fields with two names, the older one last."""
+OTHER_NAMES: Mapping[str, str] = {
+    "max_completion_tokens": "max_tokens",
+    "n_predict": "max_tokens",
+    "random_seed": "seed",
+    "repetition_penalty": "repeat_penalty",
+}
+"""Other names of fields: OpenAI's of late, llama-server's, Mistral's, Hugging Face's.
+
+Hugging Face's penalty looks back over all tokens, llama.cpp's over some: only 1, which is none, is the same.
+"""
 
 
 def fields_of(endpoint: Endpoint) -> frozenset[str]:
@@ -213,10 +228,7 @@ def parse_request(endpoint: Endpoint, body: Mapping[str, Any], *, whole: bool = 
     fields = plain(dict(body))
     served = fields_of(endpoint)
     refuse_unserved(endpoint, fields, served)
-    for other, name in OTHER_NAMES.items():
-        if other in fields and fields.get(name, fields[other]) != fields[other]:
-            raise RowError("invalid_request", f"{name} and {other} are the same field, but differ", other)
-    renamed = {name: other for other, name in OTHER_NAMES.items() if other in fields}
+    renamed = _renamed(fields)
     model = REQUESTS[endpoint]
     try:
         request = model.model_validate({OTHER_NAMES.get(k, k): v for k, v in fields.items() if k in served})
@@ -225,6 +237,22 @@ def parse_request(endpoint: Endpoint, body: Mapping[str, Any], *, whole: bool = 
     if whole and not isinstance(request, EmbeddingRequest):
         request.refuse_conflicts()
     return request
+
+
+def _renamed(fields: Mapping[str, Any]) -> dict[str, str]:
+    """Each field that the row calls by another name, and that name."""
+    found: dict[str, str] = {}
+    for other, name in OTHER_NAMES.items():
+        if other not in fields:
+            continue
+        first = found.get(name, name)
+        if fields.get(first, fields[other]) != fields[other]:
+            raise RowError("invalid_request", f"{first} and {other} are the same field, but differ", other)
+        found[name] = other
+    if fields.get("repetition_penalty", 1) != 1:
+        reason = "must be 1, no penalty: repeat_penalty is what llama.cpp has, over the latest tokens only"
+        raise RowError("unsupported_parameter", f"repetition_penalty {reason}", "repetition_penalty")
+    return found
 
 
 def _conflict(param: str, reason: str) -> RowError:

@@ -15,7 +15,12 @@ _MODES = ("none", "auto", "required")
 
 
 class Function(Fields):
-    """parameters: a JSON schema; absent where the function takes none."""
+    """parameters: a JSON schema; absent where the function takes none.
+
+    return: a JSON schema, as transformers describes a function.
+    """
+
+    without_meaning: ClassVar[tuple[str, ...]] = ("cache_control",)
 
     name: str = Field(
         pattern=r"^[a-zA-Z0-9_.-]{1,64}$", description="1 to 64 letters, digits, underscores, dots and dashes"
@@ -23,19 +28,21 @@ class Function(Fields):
     description: str | None = Field(None, description="a string")
     parameters: dict[str, Any] | None = Field(None, description="a JSON schema")
     strict: bool | None = Field(None, description="true or false")
+    return_: dict[str, Any] | None = Field(None, alias="return", description="a JSON schema")
 
 
 class Tool(Fields):
     """A function, as OpenAI wraps it."""
 
     shape: ClassVar[str] = 'a tool such as {"type": "function", "function": {"name": "..."}}'
+    without_meaning: ClassVar[tuple[str, ...]] = ("cache_control",)
 
     type: Literal["function"] = Field(description='"function"')
     function: Function = Field(description='an object such as {"name": "..."}')
 
     def for_template(self) -> dict[str, Any]:
         """As the request had it."""
-        return self.model_dump(exclude_none=True)
+        return self.model_dump(exclude_none=True, by_alias=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,7 @@ def key_of(request: GenerationFields) -> bytes | None:
     """Equal for requests with one and the same answer; None where a seed of the row's own draws it."""
     if _draws(request) and request.seed is None:
         return None
-    asked = request.model_dump_json(exclude={"user", "metadata"})
+    asked = request.model_dump_json()
     return blake2b(f"{type(request).__name__} {asked}".encode(), digest_size=16).digest()
 
 

@@ -15,6 +15,7 @@ from pipeline.constraint.labels import LabelTree
 from pipeline.engine.model import Vocabulary
 from pipeline.engine.runner import Runner
 from pipeline.errors import RowError
+from pipeline.request.fields import UNLIMITED
 from pipeline.request.rows import Row
 from pipeline.request.schema import ChatRequest, CompletionRequest, EmbeddingRequest
 from pipeline.respond.ask import Answer, Ask, key_of
@@ -172,7 +173,7 @@ class GenerativeResponder:
 
     def _check_length(self, request: ChatRequest | CompletionRequest) -> None:
         """The default may be more than a small context holds; what a row asks for may not."""
-        if request.max_tokens > self._limit and "max_tokens" in request.model_fields_set:
+        if self._limit < request.max_tokens < UNLIMITED and "max_tokens" in request.model_fields_set:
             reason = f"max_tokens must be an integer from 1 to {self._limit}, the model's context limit"
             raise RowError("invalid_request", f"{reason}, not {request.max_tokens}", "max_tokens")
 
