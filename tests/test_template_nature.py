@@ -256,3 +256,17 @@ def test_a_template_that_refuses_everything_says_why_in_the_row() -> None:
 def test_a_template_is_probed_once() -> None:
     chat = ChatFormat(TEXT)
     assert chat.nature is chat.nature
+
+
+def test_results_name_their_function_where_the_template_wants_it() -> None:
+    """Hermes and Qwen 2 refuse results without a name, which OpenAI's have not."""
+    template = calling(
+        "{% if m.role == 'tool' %}{{ m.name or raise_exception('results need a name') }}: {% endif %}"
+        "{{ m.content or '' }}"
+    )
+    assert "[tool]now: It is noon." in rendered(template, history())
+
+
+def test_a_template_that_is_there_for_tools_takes_rows_without() -> None:
+    template = "{% for tool in tools %}{{ tool | tojson }}{% endfor %}" + TEXT
+    assert rendered(template, [user("Hi")]) == "[user]Hi[assistant]"

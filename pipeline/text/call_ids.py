@@ -54,6 +54,18 @@ def with_ids(messages: Iterable[dict[str, Any]], form: CallIds) -> list[dict[str
     return found
 
 
+def with_names(messages: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages, each result with the name of the function that was called."""
+    names: dict[str | None, str] = {}
+    found = []
+    for message in messages:
+        for call in message.get("tool_calls") or ():
+            names[call.get("id")] = call["function"]["name"]
+        name = names.get(message.get("tool_call_id"))
+        found.append({"name": name} | message if message["role"] == "tool" and name else message)
+    return found
+
+
 def _result_id(message: dict[str, Any], renamed: dict[str, str], waiting: list[str]) -> str:
     old = message.get("tool_call_id")
     new = renamed.get(old, nine_letters(old)) if old else waiting[0] if waiting else nine_letters("")

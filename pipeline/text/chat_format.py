@@ -86,14 +86,14 @@ class ChatFormat:
         """The texts whose control tokens belong to an answer's text. tools: whether some are offered."""
         if self.form and self.form.kind == "harmony":
             return harmony.MARKS
-        found = [*(self._reasoning or ()), *(self._wrapper or ())]
+        found = [*(self.reasoning or ()), *(self._wrapper or ())]
         return (*found, *self.form.marks) if tools and self.form else tuple(found)
 
     def _write(self, calls: Sequence[Turn]) -> str | None:
         return write_calls(self.form, calls) if self.form else None
 
     def _opens(self, request: ChatRequest) -> bool:
-        if self._reasoning is None:
+        if self.reasoning is None:
             return False
         options = json.dumps(request.template_options, sort_keys=True)
         return self._ends_open(options, request.messages[-1].role == "tool", bool(request.offered))
@@ -113,10 +113,11 @@ class ChatFormat:
             rendered = self.template.render(turns, offered, json.loads(options))
         except RowError:
             return False
-        return self._reasoning is not None and rendered.rstrip().endswith(self._reasoning[0])
+        return self.reasoning is not None and rendered.rstrip().endswith(self.reasoning[0])
 
     @cached_property
-    def _reasoning(self) -> tuple[str, str] | None:
+    def reasoning(self) -> tuple[str, str] | None:
+        """The marks around the model's reasoning; None where it has none."""
         return reasoning_marks(self.source or "")
 
     @cached_property
@@ -125,7 +126,7 @@ class ChatFormat:
 
     @cached_property
     def _reader(self) -> ReplyReader:
-        return ReplyReader(self.form, self._reasoning, self._wrapper)
+        return ReplyReader(self.form, self.reasoning, self._wrapper)
 
 
 class ChatFormats:

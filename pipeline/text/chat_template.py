@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -61,12 +62,16 @@ class ChatTemplate:
 
         options: more variables of the template. Raises RowError where the template refuses.
         """
-        own = {"messages": messages, "tools": tools or None, "add_generation_prompt": True}
+        given = {**(options or {}), "messages": messages, "add_generation_prompt": True}
         try:
-            return self._template.render({**(options or {}), **own})
+            return self._template.render(given, tools=tools or None)
         except Exception as error:  # Jinja lets through whatever an expression raises
-            reason = f"the model's chat template refused the messages: {error}"
-            raise RowError("invalid_request", reason, "messages") from None
+            refusal = error
+        if not tools:  # Hugging Face says None where there are none, llama-server nothing.
+            with suppress(Exception):
+                return self._template.render(given)
+        reason = f"the model's chat template refused the messages: {refusal}"
+        raise RowError("invalid_request", reason, "messages")
 
 
 def _to_json(
@@ -78,8 +83,20 @@ def _to_json(
 ) -> str:
     """Jinja's own filter escapes for HTML."""
     return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+        default=_listed,
     )
+
+
+def _listed(value: Any) -> list[Any]:
+    """What Jinja's map and select give."""
+    if isinstance(value, Iterator):
+        return list(value)
+    raise TypeError(f"{type(value).__name__} is no JSON")
 
 
 def _raise(message: str) -> NoReturn:

@@ -45,6 +45,7 @@ class TemplateNature:
     text_before: a turn with text and calls has to become two turns; None where neither way shows both.
     ids: "nine": ids of calls are nine letters and digits (Mistral). "named": an id holds the function's
     name, functions.NAME:0 (Kimi).
+    names_results: a result has to name the function that was called.
     reasoning_key: the field in which the template looks for earlier reasoning.
     """
 
@@ -54,6 +55,7 @@ class TemplateNature:
     arguments: Arguments = "object"
     text_before: bool | None = False
     ids: CallIds = "any"
+    names_results: bool = False
     reasoning_key: str = "reasoning_content"
 
     @property
@@ -166,8 +168,9 @@ def _calling(template: ChatTemplate, content: Mapping[str, ContentForm]) -> Temp
     """
     ids: tuple[CallIds, ...] = ("any", "nine", "named")
     arguments: tuple[Arguments, ...] = ("object", "text")
-    for with_result, which, how in product((True, False), ids, arguments):
-        base = TemplateNature(content, arguments=how, ids=which)
+    results = ((True, False), (True, True), (False, False))
+    for (with_result, named), which, how in product(results, ids, arguments):
+        base = TemplateNature(content, arguments=how, ids=which, names_results=named)
         natures = [replace(base, no_content=form) for form in _NO_CONTENT]
         texts = [_call_text(template, call_turns(nature), nature, with_result) for nature in natures]
         shown = [text if text and _is_call(text) else None for text in texts]
@@ -203,7 +206,8 @@ def _results(nature: TemplateNature, turns: list[Turn]) -> Iterator[list[Turn]]:
     ids = [call["id"] for call in turns[-1]["tool_calls"]]
     for form in _FORMS:
         content = as_content(RESULT, form)
-        result = [{"role": "tool", "tool_call_id": name, "content": content} for name in ids]
+        name = {"name": NAME} if nature.names_results else {}
+        result = [{"role": "tool", "tool_call_id": each, "content": content} | name for each in ids]
         yield result
         yield [*result, _said(nature), turns[0]]
 

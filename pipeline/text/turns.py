@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from pipeline.errors import RowError
-from pipeline.text.call_ids import with_ids
+from pipeline.text.call_ids import with_ids, with_names
 from pipeline.text.template_nature import TemplateNature, Turn, as_content, without_content
 
 WriteCalls = Callable[[Sequence[dict[str, Any]]], str | None]
@@ -25,6 +25,7 @@ def turns_for(messages: Sequence[Turn], nature: TemplateNature, write_calls: Wri
     calls itself. Raises RowError (unsupported_parameter) for calls that it can't show.
     """
     turns = list(messages) if nature.has_system else _system_into_next(messages)
+    turns = with_names(turns) if nature.names_results else turns
     found: list[Turn] = []
     for i, turn in enumerate(with_ids(turns, nature.ids)):
         if turn.get("tool_calls"):
