@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipeline.answer.answers import Answers
+from pipeline.answer.parsed import Expected
 from pipeline.config import EngineConfig, JobConfig
 from pipeline.engine.embedder import Embedder
 from pipeline.engine.engine import Engine
@@ -68,7 +69,8 @@ def build_worker(
     file = LlamaFile(trial.path, trial.gpu_layers, extra_buffers=proof.extra_buffers)
     kernels = kernels_of(file)
     manifest.note_kernels(kernels)
-    identity = Identity(model_id(job, model.path), fingerprint.digest, kernels.id)
+    parsed = Expected.from_json(fingerprint.parsed) if fingerprint.parsed else None
+    identity = Identity(model_id(job, model.path), fingerprint.digest, kernels.id, parsed)
     elsewhere = board(kernels.id) if board else None
     responder = _responder(job, file, identity, threads=threads, gpus=gpus, elsewhere=elsewhere)
     return Worker(job, identity, manifest, responder, proof.notes)
@@ -130,6 +132,7 @@ def _generative(
         vocabulary=vocabulary,
         formats=formats,
         kernels=identity.kernels,
+        parsed=identity.parsed,
     )
     return GenerativeResponder(
         Runner(engine),

@@ -47,10 +47,14 @@ class InputConfig(_Section):
 
 
 class OutputConfig(_Section):
-    """A folder on any fsspec URL; `keep` names input columns to carry along."""
+    """A folder on any fsspec URL; `keep` names input columns to carry along.
+
+    parsed: whether answers are also a typed column, by the schema that all rows share; "auto" where they do.
+    """
 
     path: str = Field(min_length=1)
     keep: tuple[str, ...] = ()
+    parsed: bool | Auto = "auto"
 
 
 class RequestConfig(_Section):

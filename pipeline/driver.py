@@ -15,6 +15,7 @@ from pipeline.actors.interrupts import check_interrupted, stoppable
 from pipeline.actors.ray_pool import RayPool
 from pipeline.actors.ray_tasks import Chores
 from pipeline.actors.row_actor import RowWorker, WorkerFactory
+from pipeline.answer.shared_schema import shared_schema
 from pipeline.config import ClusterConfig, JobConfig
 from pipeline.model.models import LocalModel, fetch_model
 from pipeline.native.cure import with_cuda
@@ -166,7 +167,9 @@ def _check(job: JobConfig, plans: list[ShardPlan]) -> None:
 
 def _manifest(job: JobConfig, model: LocalModel, plans: list[ShardPlan]) -> Manifest:
     about = {"name": job.name, "input": job.input.path, "job": job.model_dump(mode="json")}
-    return Manifest(Storage.at(job.output.path), Fingerprint.of(job, model.sha256, plans), about)
+    shared = shared_schema(job, plans)
+    prints = Fingerprint.of(job, model.sha256, plans, shared.to_json() if shared else None)
+    return Manifest(Storage.at(job.output.path), prints, about)
 
 
 def _work(

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from pipeline.answer.answer_columns import Kind, response_schema
+from pipeline.answer.answer_columns import Kind
 from pipeline.answer.answers import Answers, tally
+from pipeline.answer.parsed import Expected
 from pipeline.config import JobConfig
 from pipeline.errors import InputError, RowError, WorkerError
 from pipeline.output.manifest import Manifest
@@ -29,11 +30,15 @@ _PASSING = {"server_error", "deadline_exceeded"}
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What answers say of their origin: the model's id, the job's fingerprint, the id of the kernels."""
+    """What answers say of their origin: the model's id, the job's fingerprint, the id of the kernels.
+
+    parsed: what the column `parsed` is made by, where there is one.
+    """
 
     model_id: str
     fingerprint: str
     kernels: str = ""
+    parsed: Expected | None = None
 
 
 class Worker:
@@ -50,7 +55,7 @@ class Worker:
         """notes: what a person should know of this worker's machine, a line each.
         Raises ConfigError where a kept column would have the name of one of the output's."""
         self.notes = notes
-        response_schema(responder.kind, pa.schema([(name, pa.null()) for name in job.output.keep]))
+        _answers(identity, responder.kind, pa.schema([(name, pa.null()) for name in job.output.keep]))
         self._job = job
         self._identity = identity
         self._manifest = manifest
@@ -161,7 +166,14 @@ def check_input(job: JobConfig, plan: ShardPlan) -> None:
 
 def _answers(identity: Identity, kind: Kind, kept: pa.Schema | None = None) -> Answers:
     kept = kept or pa.schema([])
-    return Answers(identity.model_id, identity.fingerprint, kept, kind, kernels=identity.kernels)
+    return Answers(
+        identity.model_id,
+        identity.fingerprint,
+        kept,
+        kind,
+        kernels=identity.kernels,
+        parsed=identity.parsed,
+    )
 
 
 def _may_pass(answer: Record) -> bool:

@@ -83,17 +83,19 @@ _BODY: Mapping[Kind, Mapping[str, pa.DataType]] = {
 _FOOT = {"usage": _USAGE, "error": _ERROR, "seconds": pa.float32(), "attempts": pa.int16()}
 
 
-def response_schema(kind: Kind, kept: pa.Schema) -> pa.Schema:
+def response_schema(kind: Kind, kept: pa.Schema, parsed: pa.DataType | None = None) -> pa.Schema:
     """The columns of a response file: the contract's, then those carried along from the input.
 
     `complete`: whether every choice is a whole answer by the row's constraint, null for rows without one.
+    `parsed`: the answers as values of this type, where the job's rows share a schema (`parsed.py`).
     `seconds`: from the row's slot in the engine to its last token; null for rows that were not computed by
     themselves: embeddings, equal rows, errors.
     `label_logprobs`: of each label, where the row asked for them.
     A row that asked for embeddings with one text has its vector in `embedding`; one that asked with a list
     has all of them in `data`, and the first in `embedding`. Raises ConfigError where a kept name is taken.
     """
-    own = pa.schema(_HEAD | dict(_BODY[kind]) | _FOOT)
+    typed = {} if parsed is None else {"parsed": parsed}
+    own = pa.schema(_HEAD | dict(_BODY[kind]) | typed | _FOOT)
     names = [*own.names, *kept.names]
     for name in kept.names:
         if names.count(name) > 1:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.answer.answer_columns import Kind, Record, response_schema
 from pipeline.answer.logprobs import LogprobWriter, finite, prompt_text
+from pipeline.answer.parsed import Expected
 from pipeline.constraint.constraints import constraint_of
 from pipeline.engine.model import Vocabulary
 from pipeline.engine.sequence import Generation
@@ -22,7 +23,7 @@ from pipeline.errors import RowError
 from pipeline.failures import Failures, Reason
 from pipeline.native.kernels import system_fingerprint
 from pipeline.request.rows import Row
-from pipeline.request.schema import ChatRequest, CompletionRequest, EmbeddingRequest
+from pipeline.request.schema import ChatRequest, CompletionRequest, EmbeddingRequest, Request
 from pipeline.tally import Tally
 from pipeline.text.call_ids import nine_letters
 from pipeline.text.chat_format import ChatFormats
@@ -52,11 +53,13 @@ class Answers:
         vocabulary: Vocabulary | None = None,
         formats: ChatFormats | None = None,
         kernels: str = "",
+        parsed: Expected | None = None,
     ) -> None:
         """fingerprint: the job's. kept: the input columns to carry along. vocabulary: for rows that ask
         for logprobs. formats: the chat templates, which tell how the model writes reasoning and calls.
-        kernels: the id of those that computed the answers."""
-        self.schema = response_schema(kind, kept)
+        kernels: the id of those that computed the answers. parsed: what the column `parsed` is made by."""
+        self._parsed = parsed if kind == "generate" else None
+        self.schema = response_schema(kind, kept, self._parsed and self._parsed.column_type)
         self._own = pa.schema(list(self.schema)[: len(self.schema) - len(kept)])
         self._model_id = model_id
         self._fingerprint = fingerprint
@@ -94,7 +97,8 @@ class Answers:
         ]
         own = {"id": f"chatcmpl-{self._digest(row.custom_id)}", "object": "chat.completion"}
         own |= _generated(written, choices, labels, guided=guided, reused=reused)
-        return self._head(row.custom_id, attempts) | own | {"text": replies[0].content}
+        typed = self._typed(request, replies, choices)
+        return self._head(row.custom_id, attempts) | own | typed | {"text": replies[0].content}
 
     def completion(
         self,
@@ -119,7 +123,8 @@ class Answers:
         ]
         own = {"id": f"cmpl-{self._digest(row.custom_id)}", "object": "text_completion"}
         own |= _generated(written, choices, labels, guided=constraint_of(request) is not None, reused=reused)
-        return self._head(row.custom_id, attempts) | own | {"text": written[0]["text"]}
+        typed = self._typed(request, [Reply(generation.text) for generation in choices], choices)
+        return self._head(row.custom_id, attempts) | own | typed | {"text": written[0]["text"]}
 
     def embedding(self, row: Row, embeddings: Embeddings, attempts: int) -> Record:
         single = isinstance(row.request, EmbeddingRequest) and row.request.single
@@ -151,6 +156,13 @@ class Answers:
             "system_fingerprint": self._system_fingerprint,
             "attempts": attempts,
         }
+
+    def _typed(self, request: Request, replies: Sequence[Reply], choices: Sequence[Generation]) -> Record:
+        if self._parsed is None:
+            return {}
+        # A number or a word that was cut off may look like a whole one.
+        whole = [choice.complete and choice.finish_reason != "length" for choice in choices]
+        return {"parsed": self._parsed.parse(request, replies, whole)}
 
     def _message(self, row: Row, index: int, reply: Reply, ids: CallIds) -> Record:
         calls = [

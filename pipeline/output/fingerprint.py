@@ -24,9 +24,12 @@ class Fingerprint:
     record: Mapping[str, Any]
 
     @classmethod
-    def of(cls, config: JobConfig, model_sha256: str, plans: Iterable[ShardPlan]) -> Fingerprint:
+    def of(
+        cls, config: JobConfig, model_sha256: str, plans: Iterable[ShardPlan], parsed: str | None = None
+    ) -> Fingerprint:
         """The fingerprint of a job over the planned shards with the model of that hash.
 
+        parsed: what the column `parsed` is made by, where there is one.
         Raises ModelError where the job's chat template can't be read.
         """
         shards = {p.shard.name: {"rows": p.rows, "size": p.shard.size, "digest": p.digest} for p in plans}
@@ -40,10 +43,16 @@ class Fingerprint:
                 },
                 "request": config.request.model_dump(mode="json"),
                 "engine": _result_settings(config.engine),
-                "output": {"keep": list(config.output.keep)},
+                "output": {"keep": list(config.output.keep)} | ({"parsed": parsed} if parsed else {}),
                 "input": shards,
             }
         )
+
+    @property
+    def parsed(self) -> str | None:
+        """What the output's column `parsed` is made by; None where there is no such column."""
+        found: str | None = self.record.get("output", {}).get("parsed")
+        return found
 
     @cached_property
     def digest(self) -> str:
