@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,6 +57,22 @@ lists of floats, whatever encoding_format the row asked for: the output holds no
 
 \b
 Exit status: 0 written, 1 the job isn't finished or can't be read, 2 wrong usage.
+"""
+
+_DOCTOR_HELP = """Show what this machine or cluster has for a job, and what is wrong.
+
+\b
+Examples:
+  nightherd doctor                 # Python, Ray, llama.cpp, CPU, GPUs, memory, disk
+  nightherd doctor job.yaml        # also its model, measured on every machine, its input and its output
+  nightherd doctor job.yaml --json | jq .sound
+
+Where a Ray cluster runs on this machine or at RAY_ADDRESS, each of its machines is examined. The model is
+fetched as a job would fetch it. llama.cpp is tried in processes of its own: where it dies, that is said,
+with the command that mends it.
+
+\b
+Exit status: 0 a job can run, 1 something would end it, 2 wrong usage.
 """
 
 _JobFile = Annotated[Path | None, typer.Argument(metavar="JOB.yaml", help="The job file.")]
@@ -143,6 +160,29 @@ def retry(output: _Output, set: _Set = None) -> None:
         from pipeline.storage import Storage
 
         retry_job(recorded_job(Storage.at(output), [parse_setting(text) for text in set or []]))
+
+
+@app.command(help=_DOCTOR_HELP, short_help="What this machine or cluster has, and what is wrong.")
+def doctor(
+    job_file: _JobFile = None,
+    set: _Set = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    with _one_message():
+        from pipeline.config import load_job, parse_setting
+        from pipeline.doctor.doctor import examine
+        from pipeline.doctor.table import print_examination
+        from pipeline.driver import anchored
+
+        settings = [parse_setting(text) for text in set or []]
+        job = anchored(load_job(job_file, settings)) if job_file or settings else None
+        examination = examine(job)
+        if as_json:
+            typer.echo(json.dumps(examination.to_dict(), indent=1))
+        else:
+            print_examination(examination)
+        if not examination.sound:
+            raise typer.Exit(JobError.exit_status)
 
 
 @app.command(short_help="Progress and totals of a job.")

@@ -2,13 +2,46 @@
 
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
 ABSENT = "absent"
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A GPU as llama.cpp sees it; memory in bytes."""
+
+    name: str
+    free: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """What llama.cpp was compiled for, and what it finds.
+
+    features: of its CPU backend, in ascending order.
+    gpu_support: whether it was compiled for GPUs, and sees one.
+    """
+
+    features: tuple[str, ...]
+    gpu_support: bool
+    gpus: tuple[Device, ...]
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Library:
+        plain = json.loads(text)
+        gpus = tuple(Device(**gpu) for gpu in plain["gpus"])
+        return cls(tuple(plain["features"]), plain["gpu_support"], gpus)
 
 
 def library_folder() -> Path | None:

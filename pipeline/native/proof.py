@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -16,23 +13,21 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from pipeline.errors import MachineError, ModelError, WorkerError
+from pipeline.errors import MachineError, ModelError
 from pipeline.model.gguf import read_header
 from pipeline.model.gguf_excerpt import write_excerpt
 from pipeline.native.cpu import this_cpu, unused
 from pipeline.native.cure import reinstall, with_cuda
 from pipeline.native.library import library_id
+from pipeline.native.own_process import Died, output_of
 from pipeline.native.trial import Findings, Trial
 
 LARGE = 1 << 30
 """Bytes of a model from which on an excerpt of it is tried instead."""
-PATIENCE = 300.0
-"""Seconds that a trial may take. A death is told at once; this is for one that hangs."""
 AGREEMENT = 0.98
 """The least cosine between a text's logits alone and in a batch. Rounding alone leaves about 0.999."""
 SPEEDUP = 1.2
 """The least gain of several threads over one. Threads that sleep, or that have no CPU, gain nothing."""
-_REFUSED = 3  # trial_process.REFUSED; importing it would import llama.cpp into this process
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +51,6 @@ class Proof:
         return cls(plain["extra_buffers"], Findings.from_json(plain["findings"]), tuple(plain["notes"]))
 
 
-class Died(Exception):
-    """A trial's process died, or hung, or computed wrong numbers. The message says which."""
-
-
 Try = Callable[[Trial], Findings]
 """Makes a trial. Raises Died; ModelError where llama.cpp refuses the model; WorkerError for other ends."""
 
@@ -78,30 +69,15 @@ def proven(trial: Trial, cache: Path, attempt: Try | None = None) -> Proof:
         if proof := _read(kept):
             return proof
         proof = _prove_small(trial, cache, attempt or in_a_process)
-        kept.write_text(proof.to_json())
+        # A machine that was busy is measured anew.
+        if not _sleepy(trial, proof.findings):
+            kept.write_text(proof.to_json())
     return proof
 
 
 def in_a_process(trial: Trial) -> Findings:
     """Makes a trial in a process of its own, as `Try`."""
-    command = [sys.executable, "-m", "pipeline.native.trial_process"]
-    try:
-        done = subprocess.run(
-            command, input=trial.to_json(), capture_output=True, text=True, errors="replace", timeout=PATIENCE
-        )
-    except subprocess.TimeoutExpired:
-        raise Died(f"hung for {PATIENCE:.0f} s") from None
-    said = done.stderr.strip().splitlines()
-    last_words = f" ({said[-1]})" if said else ""
-    if done.returncode == 0:
-        return Findings.from_json(done.stdout.splitlines()[-1])
-    if done.returncode == _REFUSED:
-        raise ModelError(said[-1] if said else "llama.cpp refused the model and gave no reason")
-    if done.returncode == -signal.SIGKILL:
-        raise WorkerError("the trial of llama.cpp was killed by SIGKILL, perhaps for want of memory")
-    if done.returncode < 0:
-        raise Died(f"died of {signal.Signals(-done.returncode).name}{last_words}")
-    raise Died(f"ended with status {done.returncode}{last_words}")
+    return Findings.from_json(output_of("pipeline.native.trial_process", trial.to_json()))
 
 
 def _prove(trial: Trial, attempt: Try) -> Proof:
@@ -156,11 +132,15 @@ def _slow(trial: Trial, findings: Findings) -> Iterator[str]:
             f"llama.cpp was compiled without {', '.join(lacking)}, which this CPU has, and is slower for it. "
             f"To mend it: {reinstall()}"
         )
-    if trial.threads > 1 and not trial.on_gpu and findings.speedup < SPEEDUP:
+    if _sleepy(trial, findings):
         yield (
             f"{trial.threads} threads are only {findings.speedup:.2f} times as fast as one: the CPUs are "
             "busy with something else, or fewer than they seem (engine.threads sets how many are used)"
         )
+
+
+def _sleepy(trial: Trial, findings: Findings) -> bool:
+    return trial.threads > 1 and not trial.on_gpu and findings.speedup < SPEEDUP
 
 
 def _prove_small(trial: Trial, cache: Path, attempt: Try) -> Proof:

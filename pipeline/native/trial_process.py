@@ -1,7 +1,8 @@
 """A trial of llama.cpp, to be run in a process of its own: it may die of it.
 
 `python -m pipeline.native.trial_process` reads a `Trial` as JSON from its standard input. It writes the
-`Findings` as JSON to its standard output, or ends with the status `REFUSED` and the reason on stderr.
+`Findings` as JSON to its standard output. Where llama.cpp refuses the model, it ends with the status
+`own_process.REFUSED`, and the reason on stderr.
 """
 
 from __future__ import annotations
@@ -20,10 +21,9 @@ from pipeline.engine.model import Batch, Vocabulary
 from pipeline.engine.settings import fit
 from pipeline.errors import NightherdError
 from pipeline.native.in_use import kernels_of
+from pipeline.native.own_process import REFUSED
 from pipeline.native.trial import Findings, Trial
 
-REFUSED = 3
-"""Exit status where llama.cpp reported an error, and did not die."""
 _TEXTS = 8
 _TEXT_TOKENS = 24
 _THREAD_TOKENS = 64

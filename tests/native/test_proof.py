@@ -15,7 +15,8 @@ from pipeline.errors import MachineError, ModelError, WorkerError
 from pipeline.native import proof as module
 from pipeline.native.cpu import Cpu
 from pipeline.native.kernels import Kernels
-from pipeline.native.proof import Died, Proof, in_a_process, proven
+from pipeline.native.own_process import Died
+from pipeline.native.proof import Proof, in_a_process, proven
 from pipeline.native.trial import Findings, Trial
 from tests.native.doubles import dying_library
 
@@ -102,6 +103,13 @@ def test_what_is_no_death_is_no_verdict_on_the_machine(tmp_path: Path, error: Ex
     with pytest.raises(type(error)):
         proven(TRIAL, tmp_path, machine)
     assert machine.tried == [True]
+
+
+def test_a_machine_that_was_busy_is_measured_anew(tmp_path: Path) -> None:
+    machine = Machine(replace(SOUND, speedup=0.7))
+    proven(TRIAL, tmp_path, machine)
+    proven(TRIAL, tmp_path, machine)
+    assert machine.tried == [True, True]
 
 
 GPU = replace(TRIAL, on_gpu=True, gpu_layers=-1)

@@ -1,0 +1,64 @@
+"""One call on each machine of a cluster."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from pipeline.actors.cluster import Node
+from pipeline.errors import WorkerError
+
+T = TypeVar("T")
+
+
+def join_cluster() -> bool:
+    """Joins the cluster of RAY_ADDRESS, or one that runs on this machine; False where there is none."""
+    try:
+        ray.init(address="auto", logging_level=logging.ERROR, log_to_driver=False)
+    except ConnectionError:
+        return False
+    return True
+
+
+def leave_cluster() -> None:
+    ray.shutdown()
+
+
+def on_each_machine(function: Callable[[Node], T]) -> dict[str, T | WorkerError]:
+    """What `function` returns on each machine that is alive, by the machine's name.
+
+    The calls take no share of the machines' CPUs: a job may be running. A machine on which the call dies
+    has the error instead.
+    """
+    described: Callable[[], list[dict[str, Any]]] = ray.nodes
+    calls = {}
+    for node in described():
+        if node["Alive"]:
+            has = node["Resources"]
+            where = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            task: Any = ray.remote(_apply).options(num_cpus=0, scheduling_strategy=where, max_retries=0)
+            name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}, node {node['NodeID'][:8]})"
+            calls[name] = task.remote(function, Node(has.get("CPU", 0.0), has.get("GPU", 0.0)))
+    return {name: _result(call) for name, call in calls.items()}
+
+
+def this_machine() -> str:
+    """The machine's name."""
+    return socket.gethostname()
+
+
+def _apply(function: Callable[[Node], T], node: Node) -> T:
+    return function(node)
+
+
+def _result(call: Any) -> Any:
+    try:
+        return ray.get(call)
+    except RayError as error:
+        return WorkerError(f"the machine could not be examined: {str(error).splitlines()[0]}")
