@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -18,7 +19,12 @@ T = TypeVar("T")
 
 
 def join_cluster() -> bool:
-    """Joins the cluster of RAY_ADDRESS, or one that runs on this machine; False where there is none."""
+    """Joins the cluster of RAY_ADDRESS, or one that runs on this machine; False where there is none.
+
+    RAY_ADDRESS=local means none, as it does for Ray.
+    """
+    if os.environ.get("RAY_ADDRESS") == "local":
+        return False
     try:
         ray.init(address="auto", logging_level=logging.ERROR, log_to_driver=False)
     except ConnectionError:

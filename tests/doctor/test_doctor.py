@@ -45,6 +45,11 @@ def checks_of(result: Result) -> dict[str, dict[str, Any]]:
     return {check["subject"]: check for check in [*machine, *found["job"]]}
 
 
+@pytest.fixture(autouse=True)
+def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+
+
 @pytest.fixture
 def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
     monkeypatch.setenv("NIGHTHERD_CACHE", str(tmp_path / "cache"))
