@@ -48,7 +48,7 @@ def _kernels(proof: Proof) -> Check:
 
 def _notes(proof: Proof) -> list[Check]:
     split = [note.partition(" To mend it: ") for note in proof.notes]
-    return [Check("kernels", "slower than need be", "warning", trouble, cure) for trouble, _, cure in split]
+    return [Check("speed", "slower than need be", "warning", trouble, cure) for trouble, _, cure in split]
 
 
 def _speed(findings: Findings, threads: int) -> Check:
