@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.request.fields import Fields
 from pipeline.request.messages import PART_WITHOUT_MEANING, FunctionCall, Message, ToolCall
 from pipeline.request.response_format import JsonSchema, ResponseFormat
-from pipeline.request.schema import OTHER_NAMES, REQUESTS
+from pipeline.request.schema import OTHER_NAMES, REQUESTS, SERVED_FIELDS
 from pipeline.request.tools import Function, Tool, ToolChoice
 from pipeline.request.unserved import UNSERVED, WITHOUT_MEANING
 
@@ -75,11 +75,13 @@ def _unserved() -> Iterator[str]:
         "|---|---|",
     )
     for name, harmless in sorted(UNSERVED.items()):
-        if harmless:
-            yield f"| `{name}` | {', '.join(f'`{json.dumps(value)}`' for value in harmless)} |"
+        if harmless or name in SERVED_FIELDS:
+            yield f"| `{name}` | {', '.join(f'`{json.dumps(value)}`' for value in harmless) or 'none'} |"
     yield ""
     yield "Fields of another endpoint (`tools` of a completion) are refused with the same exceptions."
-    refused = sorted(name for name, harmless in UNSERVED.items() if not harmless)
+    refused = sorted(
+        name for name, harmless in UNSERVED.items() if not harmless and name not in SERVED_FIELDS
+    )
     yield from ("", "## Refused", "", f"{_names(refused)}.")
 
 

@@ -22,6 +22,7 @@ from pipeline.engine.settings import EngineSettings, fit, gpu_cache_memory, gpu_
 from pipeline.errors import ConfigError
 from pipeline.model.model_template import read_chat_template
 from pipeline.model.models import default_cache, fetch_model
+from pipeline.model.parts import model_name
 from pipeline.model.repack import repacked
 from pipeline.model.requantiser import Requantiser
 from pipeline.native.cure import with_cuda
@@ -78,7 +79,7 @@ def build_worker(
 
 def model_id(job: JobConfig, path: Path) -> str:
     """The id in the answers: the job's, else the file's name."""
-    return job.model.id or path.stem
+    return job.model.id or model_name(path)
 
 
 def _responder(

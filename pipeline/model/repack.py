@@ -64,6 +64,11 @@ def repacked(model: LocalModel, requantise: Requantise, cache: Path | None = Non
 
     Any number of processes may call it at once. Raises ModelError, which says what to do.
     """
+    if model.parts > 1:
+        raise ModelError(
+            f"model.cpu_repack: {model.path} is one of {model.parts} parts of a split GGUF, which can't be "
+            "repacked: join them with llama-gguf-split --merge, or leave model.cpu_repack off"
+        )
     plan = plan_of(read_tensors(model.path))
     if plan.slow < WORTHWHILE:
         _say(f"{model.path} is left as it is: {1 - plan.slow:.0%} of its weights are fast on the CPU")
