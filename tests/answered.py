@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from pipeline.answer.answer_columns import Kind
 from pipeline.answer.answers import Answers, Embeddings
+from pipeline.answer.parsed import Expected
 from pipeline.config import JobConfig
 from pipeline.engine.sequence import Generation
 from pipeline.errors import RowError
@@ -21,7 +22,7 @@ from pipeline.request.schema import parse_request
 from pipeline.shard.footer import count
 from pipeline.shard.shards import Chunk, Shard, ShardPlan
 from pipeline.storage import Storage
-from tests.generated import CHAT, VOCABULARY
+from tests.generated import VOCABULARY
 
 Answer = dict[str, Any]
 
@@ -53,9 +54,13 @@ class Answered:
             name: ShardPlan(Shard(name, f"/nowhere/{name}", 1, ""), len(rows), "0", (), ("messages",))
             for name, rows in self.rows.items()
         }
-        prints = Fingerprint.of(self.config, "ab" * 32, self.plans.values())
+        body = {"messages": [{"role": "user", "content": "Hi"}]} | self.config.request.defaults
+        self.chat = parse_request("/v1/chat/completions", body)
+        parsed = Expected.of(self.chat)
+        typed = parsed.to_json() if parsed else None
+        prints = Fingerprint.of(self.config, "ab" * 32, self.plans.values(), typed)
         about = {"name": self.name, "input": "in", "job": self.config.model_dump(mode="json")}
-        self.answers = Answers("m", prints.digest, self.keep, self.kind, vocabulary=VOCABULARY)
+        self.answers = Answers("m", prints.digest, self.keep, self.kind, vocabulary=VOCABULARY, parsed=parsed)
         self.manifest = Manifest(Storage.at(self.url), prints, about)
         self.manifest.begin()
 
@@ -81,7 +86,7 @@ class Answered:
         tokens = tuple(range(fields.pop("tokens", len(answer["text"]) // 4 + 1)))
         given: dict[str, Any] = {"finish_reason": "stop", "prompt_tokens": 60, "cached_tokens": 40} | fields
         record = self.answers.chat(
-            Row(name, CHAT), [Generation(tokens=tokens, **given)], 1, answer.get("labels")
+            Row(name, self.chat), [Generation(tokens=tokens, **given)], 1, answer.get("labels")
         )
         return record | {key: answer[key] for key in ("created", "seconds") if key in answer}
 
