@@ -88,11 +88,15 @@ class EngineConfig(_Section):
 
 
 class ClusterConfig(_Section):
-    """Actors and what each is pinned to; fractions of a GPU are allowed."""
+    """Actors and what each is pinned to; fractions of a GPU are allowed.
+
+    patience: seconds without any place for a worker before the job ends.
+    """
 
     actors: Count | Auto = "auto"
     cpus_per_actor: Annotated[float, Field(gt=0)] | Auto = "auto"
     gpus_per_actor: Annotated[float, Field(ge=0), AfterValidator(_share_or_whole)] | Auto = "auto"
+    patience: Annotated[float, Field(gt=0)] = 1800.0
 
 
 class RetryConfig(_Section):

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.actors.answer_board import SharedAnswers
-from pipeline.actors.cluster import Node, Slot, check_room, connected, nodes, share_out
-from pipeline.actors.interrupts import check_interrupted, stoppable
+from pipeline.actors.cluster import Node, Slot, check_room, nodes, share_out
+from pipeline.actors.interrupts import check_interrupted
+from pipeline.actors.ray_cluster import RayCluster
 from pipeline.actors.ray_pool import RayPool
 from pipeline.actors.ray_tasks import Chores
 from pipeline.actors.row_actor import RowWorker, WorkerFactory
 from pipeline.answer.shared_schema import shared_schema
 from pipeline.config import ClusterConfig, JobConfig
+from pipeline.errors import ClusterLost, WorkersExhausted
 from pipeline.model.models import LocalModel, fetch_model
 from pipeline.native.cure import with_cuda
 from pipeline.output.amendment import Amendment
@@ -32,6 +34,8 @@ from pipeline.worker import check_input
 
 PLANNED_HERE = 32
 """Up to so many shards are planned by the driver itself, before Ray is started."""
+RESTARTS = 3
+"""How often a local cluster is started again for one command."""
 _STALL_SLACK = 60.0
 _NO_GPU = (
     "This machine has a GPU, but llama.cpp was compiled without GPU support: the job runs on the CPU. "
@@ -62,6 +66,8 @@ class JobWorkers:
 Workers = Callable[[JobConfig, Fingerprint], WorkerFactory]
 Commit = Callable[[ShardPlan], Tally]
 """Puts a shard whose rows have all come back into its place."""
+Open = Callable[[Manifest, Run], Commit | None]
+"""Begins with an output, or goes on with it; None where nothing is left to do."""
 
 
 def run_job(job: JobConfig, workers: Workers = JobWorkers, model: LocalModel | None = None) -> Summary:
@@ -82,7 +88,7 @@ def _drive(
     job: JobConfig,
     workers: Workers,
     model: LocalModel | None,
-    open_output: Callable[[Manifest, Run], Commit | None],
+    open_output: Open,
 ) -> Summary:
     job = anchored(job)
     began = time.monotonic()
@@ -91,21 +97,57 @@ def _drive(
         print(listing.note, flush=True)
     shards = listing.shards
     model = model or fetch_model(job.model)
-    with ExitStack() as stack:
-        if len(shards) > PLANNED_HERE:
-            stack.enter_context(_on_ray())
-        plans = _plan(shards)
+    with RayCluster(job.cluster) as cluster:
+        plans = _plan(shards, cluster)
         _check(job, plans)
         manifest = _manifest(job, model, plans)
-        run = Run(job.retry, plans, manifest, check_interrupted)
-        commit = open_output(manifest, run)
-        if commit and not run.idle:
-            local = stack.enter_context(_on_ray())
-            _work(job, run, manifest, workers(job, manifest.fingerprint), commit, local)
+        done_now = _see_through(job, plans, manifest, workers, open_output, cluster)
+        _refuse_without_answers(manifest)
         manifest.finish(plans)
-    summary = replace(_summary(job, manifest, run.tally, time.monotonic() - began), unread=listing.note)
+    summary = replace(_summary(job, manifest, done_now, time.monotonic() - began), unread=listing.note)
     print(summary)
     return summary
+
+
+def _see_through(
+    job: JobConfig,
+    plans: list[ShardPlan],
+    manifest: Manifest,
+    workers: Workers,
+    open_output: Open,
+    cluster: RayCluster,
+) -> Tally:
+    """Works until all is committed; what this command has added. A lost local cluster is started again."""
+    done = Tally()
+    for restarts_left in reversed(range(RESTARTS + 1)):
+        run = Run(job.retry, plans, manifest, check_interrupted)
+        commit = open_output(manifest, run)
+        if not commit or run.idle:
+            break
+        try:
+            _work(job, run, manifest, workers(job, manifest.fingerprint), commit, cluster)
+        except ClusterLost as loss:
+            done += run.tally
+            cluster.leave()
+            if not cluster.local or not restarts_left:
+                raise
+            print(f"{job.name}: {loss}. Ray is started again.", file=sys.stderr)
+            open_output = _begin
+        else:
+            return done + run.tally
+    return done
+
+
+def _refuse_without_answers(manifest: Manifest) -> None:
+    """A job in which every worker died of every row has found no machine that works: it isn't completed."""
+    totals = sum(manifest.finished_shards().values(), Tally())
+    if not totals.rows or totals.succeeded:
+        return
+    if {code for code, _ in totals.errors.codes} == {"worker_crashed"}:
+        raise WorkersExhausted(
+            f"no row of {manifest.output.url} was answered: all {totals.rows:,} are worker_crashed. That is "
+            "rather a machine's fault: see `nightherd doctor`, then `nightherd retry` or a new output"
+        )
 
 
 def _begin(manifest: Manifest, run: Run) -> Commit | None:
@@ -142,19 +184,21 @@ def anchored(job: JobConfig) -> JobConfig:
     return job.model_copy(update=path("model") | path("input") | path("output"))
 
 
-def _plan(shards: list[Shard]) -> list[ShardPlan]:
+def _plan(shards: list[Shard], cluster: RayCluster) -> list[ShardPlan]:
     """The plans of all shards, in the order of their names; large ones are planned first."""
     by_size = sorted(shards, key=lambda shard: -shard.size)
     if len(shards) <= PLANNED_HERE:
         with ThreadPoolExecutor(8) as threads:
             plans = list(threads.map(plan_shard, by_size))
     else:
+        lookout = cluster.join()
         chores: Chores[Shard, ShardPlan] = Chores(plan_shard)
         for shard in by_size:
             chores.put(shard)
         plans = []
         while not chores.idle:
             check_interrupted()
+            lookout.news()
             plans += chores.done(timeout=0.2)
     return sorted(plans, key=lambda plan: plan.shard.name)
 
@@ -173,19 +217,22 @@ def _manifest(job: JobConfig, model: LocalModel, plans: list[ShardPlan]) -> Mani
 
 
 def _work(
-    job: JobConfig, run: Run, manifest: Manifest, build: WorkerFactory, commit: Commit, local: bool
+    job: JobConfig, run: Run, manifest: Manifest, build: WorkerFactory, commit: Commit, ray: RayCluster
 ) -> None:
-    """Works on Ray until every shard is committed. local: the cluster is this machine alone."""
-    machines = nodes()
-    cluster = _usable(job.cluster, machines) if local else job.cluster
+    """Works on Ray until every shard is committed."""
+    lookout = ray.join()
+    machines = lookout.sight.nodes
+    cluster = _usable(job.cluster, machines) if ray.local else job.cluster
     slot, _ = share_out(cluster, machines)
-    if local:
+    if ray.local:
         check_room(slot, machines)
     assembly: Chores[ShardPlan, Tally] = Chores(commit)
     pool = RayPool(
         build,
         slot,
-        lambda: share_out(cluster, nodes())[1],
+        lambda nodes: share_out(cluster, nodes)[1],
+        lookout,
+        job.cluster.patience,
         stall=job.retry.row_deadline * job.retry.max_attempts + _STALL_SLACK,
     )
     try:
@@ -217,10 +264,3 @@ def _summary(job: JobConfig, manifest: Manifest, done_now: Tally, seconds: float
         tokens=done_now.total_tokens,
         seconds=seconds,
     )
-
-
-@contextmanager
-def _on_ray() -> Iterator[bool]:
-    """Yields whether Ray was started here. Ray sets signal handlers as it starts, so ours come after it."""
-    with connected() as local, stoppable():
-        yield local

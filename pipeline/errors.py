@@ -8,6 +8,7 @@ NightherdError
 │   ├── StorageError     a file system refused, after retries
 │   ├── ModelError       the model can't be fetched, isn't a GGUF, or doesn't fit
 │   ├── WorkersExhausted workers died more often than the job allows
+│   ├── ClusterLost      the cluster is gone, or has had no place for a worker for too long
 │   └── TooManyFailures  nearly every row fails
 ├── WorkerError          a worker's engine is broken; its rows go to another worker
 │   └── MachineError     llama.cpp can't be trusted on this machine, whatever the rows are
@@ -51,6 +52,10 @@ class ModelError(JobError):
 
 class WorkersExhausted(JobError):
     """Workers died, or failed to start, more often than the job allows."""
+
+
+class ClusterLost(JobError):
+    """The Ray cluster is gone, or has had no place for a worker for too long."""
 
 
 class TooManyFailures(JobError):

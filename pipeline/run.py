@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Protocol
 
-from pipeline.actors.pool import Assembly, Done, Event, Lost, Note, Pool
+from pipeline.actors.pool import Assembly, Done, Event, Lost, Note, Pool, Unfit
+from pipeline.backlog import gaps
 from pipeline.config import RetryConfig
-from pipeline.coordinator import Coordinator, gaps
-from pipeline.errors import TooManyFailures
+from pipeline.coordinator import Coordinator
+from pipeline.errors import TooManyFailures, WorkersExhausted
 from pipeline.output.amendment import Amendment
 from pipeline.output.manifest import Manifest
 from pipeline.output.records import WORK, chunk_name, footer_of, response_name
@@ -80,10 +81,13 @@ class Run:
         finished = self._manifest.finished_shards()
         self.shards_done = len(finished)
         self.before = sum(finished.values(), Tally())
+        self._note_answered(finished)
         begun = self._begun()
         for name in [name for name in self._plans if name not in finished]:
             done = self._manifest.finished_chunks(name) if name in begun else {}
             self.before += sum(done.values(), Tally())
+            for chunk, tally in done.items():
+                self._coordinator.note_answered((chunk,), tally)
             if not self._coordinator.add(self._plans[name], done):
                 self._to_assemble.append(self._plans[name])
 
@@ -97,7 +101,9 @@ class Run:
             self._plans[name] = plan = replace(plan, retry=amendment.number)
             sound = [Chunk(name, *kept) for kept in gaps(plan.rows, amendment.failed(plan))]
             done = self._manifest.finished_chunks(name, plan.retry)
-            self.before += sum(done.values(), amendment.kept(plan))
+            kept = amendment.kept(plan)
+            self.before += sum(done.values(), kept)
+            self._coordinator.note_answered(tuple(sound), kept)
             if not self._coordinator.add(plan, [*sound, *done]):
                 self._to_assemble.append(plan)
 
@@ -105,6 +111,7 @@ class Run:
         """Works until every shard is committed. first_rows: of a chunk, before the workers' pace is known."""
         self._pool, self._assembly, self._screen = pool, assembly, screen
         self._first_rows = first_rows
+        self._avoided: set[str] = set()
         while not (self.idle and assembly.idle):
             self._check()
             for event in pool.events(timeout=0.2):
@@ -112,6 +119,12 @@ class Run:
             self._hand_out()
             self._assemble()
             screen.show(self, pool.pulse(), len(pool.ready))
+
+    def _note_answered(self, finished: Mapping[str, Tally]) -> None:
+        """Rows that earlier runs have answered: new workers can be tried on them."""
+        for name, tally in finished.items():
+            if plan := self._plans.get(name):
+                self._coordinator.note_answered((Chunk(name, 0, plan.rows),), tally)
 
     def _begun(self) -> set[str]:
         """The shards that have chunks in the work folder."""
@@ -127,21 +140,49 @@ class Run:
             return []
         if isinstance(event, Lost):
             return self._bury(event)
+        if isinstance(event, Unfit):
+            self._coordinator.bar(event.machine)
+            self._avoid(event.reason)
+            return []
+        complete = self._coordinator.complete(event.worker, event.assignment, event.tally)
+        if event.assignment.control:
+            return []
         self.tally += event.tally
         self._tell_failures()
         self._judge(event)
-        complete = self._coordinator.complete(event.worker, event.assignment)
         # A shard that was one chunk has been committed as it is.
         parts = [plan for plan in complete if plan.whole not in event.assignment.chunks]
         self.shards_done += len(complete) - len(parts)
         return parts
 
     def _bury(self, death: Lost) -> list[ShardPlan]:
-        chunks = [chunk for a in self._coordinator.held(death.worker) for chunk in a.chunks]
+        held = [a for a in self._coordinator.held(death.worker) if not a.control]
+        chunks = [chunk for assignment in held for chunk in assignment.chunks]
         committed = self._committed(chunks)
         self.tally += sum(committed.values(), Tally())
-        self._screen.say(f"{death.worker} is gone and will be replaced: {death.reason.splitlines()[0]}")
-        return self._coordinator.lost(death.worker, death.blame, committed, death.memory)
+        self._screen.say(f"{death.worker} is gone and will be replaced: {first_line(death.reason)}")
+        complete = self._coordinator.lost(death.worker, death.blame, committed, death.memory)
+        self._avoid(
+            "new workers died there one after the other, each at the first row that it was given; no row is "
+            f"blamed for it: {first_line(death.reason)}"
+        )
+        return complete
+
+    def _avoid(self, reason: str) -> None:
+        """Keeps workers off the machines that were barred. Raises WorkersExhausted where no other is left."""
+        usable, barred = self._pool.machines, self._coordinator.barred
+        for machine in barred - self._avoided:
+            self._avoided |= {machine}
+            self._pool.avoid(machine)
+            self._screen.say(f"{usable.get(machine, machine)} is not used any more: {first_line(reason)}")
+        if barred and usable and not usable.keys() - barred:
+            rows = self.done.succeeded
+            answered = f"{rows:,} rows are answered" if rows else "No row has been answered"
+            raise WorkersExhausted(
+                f"no machine is left that can answer rows ({', '.join(sorted(usable.values()))}): {reason}\n"
+                f"{answered}, and what is committed stays. `nightherd doctor` says what is wrong with a "
+                "machine; the same command resumes the job"
+            )
 
     def _committed(self, chunks: Iterable[Chunk]) -> dict[Chunk, Tally]:
         """Those that were committed although nobody could say so any more."""
@@ -193,21 +234,22 @@ class Run:
 
     def _hand_out(self) -> None:
         ready = self._pool.ready
-        self._coordinator.workers = max(1, len(ready))
-        self._coordinator.chunk_rows = self._rows_a_minute()
+        self._coordinator.backlog.workers = max(1, len(ready))
+        self._coordinator.backlog.chunk_rows = self._rows_a_minute()
+        self._coordinator.machines = set(ready.values())
         # In turns, so that the last rows are spread over all workers.
         while ready:
-            ready = [worker for worker in ready if self._give(worker)]
+            ready = {worker: machine for worker, machine in ready.items() if self._give(worker, machine)}
 
     def _rows_a_minute(self) -> int:
         """A worker's, but no less than it decodes at once, so that two assignments keep its batch full."""
         pace = self._screen.rows_per_second
         if not pace:
             return self._first_rows
-        return int(max(60 * pace, self._pool.pulse().running) / self._coordinator.workers)
+        return int(max(60 * pace, self._pool.pulse().running) / self._coordinator.backlog.workers)
 
-    def _give(self, worker: str) -> bool:
-        assignment = self._coordinator.assign(worker)
+    def _give(self, worker: str, machine: str) -> bool:
+        assignment = self._coordinator.assign(worker, machine)
         if not assignment:
             return False
         plans = {chunk.shard: self._plans[chunk.shard] for chunk in assignment.chunks}
@@ -219,3 +261,7 @@ class Run:
             self._assembly.put(plan)
         self._to_assemble.clear()
         self.shards_done += len(self._assembly.done())
+
+
+def first_line(reason: str) -> str:
+    return reason.splitlines()[0] if reason else "without a word"

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -17,6 +17,7 @@ from pipeline.config import JobConfig
 from pipeline.errors import InputError, RowError, WorkerError
 from pipeline.output.manifest import Manifest
 from pipeline.request.rows import Row, RowReader, records
+from pipeline.request.schema import GenerationFields
 from pipeline.respond.responders import Pulse, Record, Responder
 from pipeline.shard.shard_reader import ShardReader
 from pipeline.shard.shards import Chunk, ShardPlan
@@ -26,6 +27,8 @@ from pipeline.tally import Tally
 _OPEN_SHARDS = 4
 # Errors that are not the row's alone: a busy machine may be why.
 _PASSING = {"server_error", "deadline_exceeded"}
+# Tokens that an answer may have which only has to show that the worker can give one.
+_PROOF_TOKENS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,14 @@ class Worker:
         else:
             self._manifest.commit_chunk(chunk, output, cost, plan.retry)
         return cost
+
+    def prove(self, plan: ShardPlan, chunk: Chunk) -> Tally:
+        """Answers rows that have been answered before, to prove that this worker can; commits nothing.
+
+        The answers are short, and drawn by chance, so that none is taken over from equal rows."""
+        shard = self._open(plan)
+        rows = [_shortened(row) for row in shard.rows(shard.reader.read(chunk), chunk)]
+        return tally(self._respond(rows, 0), 0.0)
 
     def pulse(self) -> Pulse:
         """The worker's life signs."""
@@ -174,6 +185,14 @@ def _answers(identity: Identity, kind: Kind, kept: pa.Schema | None = None) -> A
         kernels=identity.kernels,
         parsed=identity.parsed,
     )
+
+
+def _shortened(row: Row) -> Row:
+    request = row.request
+    if not isinstance(request, GenerationFields):
+        return row
+    short = {"max_tokens": min(request.max_tokens, _PROOF_TOKENS), "temperature": 1.0, "seed": None}
+    return replace(row, request=request.model_copy(update=short))
 
 
 def _may_pass(answer: Record) -> bool:

@@ -16,7 +16,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     named = any("::" in arg for arg in config.args)
     if config.getoption("-m") or named:
         return
-    long = [item for item in items if LONG & set(item.keywords)]
+    # Not by their keywords: the folder of the soak is one of them.
+    long = [item for item in items if any(item.get_closest_marker(name) for name in LONG)]
     if long:
         items[:] = [item for item in items if item not in long]
         config.hook.pytest_deselected(items=long)

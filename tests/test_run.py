@@ -12,8 +12,8 @@ import pytest
 
 from pipeline.actors.pool import Done, Event
 from pipeline.answer.answers import Answers
+from pipeline.assignment import Assignment
 from pipeline.config import JobConfig
-from pipeline.coordinator import Assignment
 from pipeline.engine.sequence import Generation
 from pipeline.errors import RowError, TooManyFailures
 from pipeline.output.fingerprint import Fingerprint
@@ -34,7 +34,8 @@ class Instant:
 
     def __init__(self, manifest: Manifest, fails_from: int) -> None:
         self.manifest, self.fails_from = manifest, fails_from
-        self.ready = ["worker"]
+        self.ready = {"worker": "machine"}
+        self.machines = {"machine": "this machine"}
         self.idle = True
         self.answers = Answers("m", manifest.fingerprint.digest, pa.schema([]))
         self.events_: list[Event] = []
@@ -57,6 +58,8 @@ class Instant:
     def events(self, timeout: float) -> Iterator[Event]:
         while self.events_:
             yield self.events_.pop()
+
+    def avoid(self, machine: str) -> None: ...
 
     def pulse(self) -> Pulse:
         return Pulse()

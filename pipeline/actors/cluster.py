@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +18,15 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A machine's resources as Ray counts them."""
+    """A machine's resources as Ray counts them. id: hexadecimal; address: as people know it."""
 
     cpus: float
     gpus: float = 0.0
+    id: str = ""
+    address: str = ""
+
+    def __str__(self) -> str:
+        return f"machine {self.address} (Ray node {self.id[:8]})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,30 +50,15 @@ class Slot:
         return min(rooms, default=0)
 
 
-@contextmanager
-def connected() -> Iterator[bool]:
-    """Joins the cluster of RAY_ADDRESS, or one that runs on this machine, or else starts a local one.
-
-    Yields whether it was started here; one that was is stopped at the end."""
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if ray.is_initialized():
-        yield False
-        return
-    ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
-    try:
-        # Ray has no public word for it: the process that starts a cluster holds its head node.
-        head = ray._private.worker._global_node
-        yield head is not None and head.is_head()
-    finally:
-        ray.shutdown()
-
-
 def nodes() -> list[Node]:
     """The machines that are alive now."""
     described: Callable[[], list[dict[str, Any]]] = ray.nodes
-    found = [node["Resources"] for node in described() if node["Alive"]]
-    return [Node(resources.get("CPU", 0.0), resources.get("GPU", 0.0)) for resources in found]
+    return [_node(node["Resources"], node) for node in described() if node["Alive"]]
+
+
+def _node(resources: dict[str, float], node: dict[str, Any]) -> Node:
+    address = node["NodeManagerAddress"]
+    return Node(resources.get("CPU", 0.0), resources.get("GPU", 0.0), node["NodeID"], address)
 
 
 def draining() -> frozenset[str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from pipeline.coordinator import Assignment
+from pipeline.assignment import Assignment
 from pipeline.respond.responders import Pulse
 from pipeline.shard.shards import ShardPlan
 from pipeline.tally import Tally
@@ -35,21 +35,36 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
+class Unfit:
+    """No worker can start on a machine, whatever its rows are."""
+
+    machine: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """A line about the workers' machines that a person should read. Each comes once."""
 
     text: str
 
 
-Event = Done | Lost | Note
+Event = Done | Lost | Unfit | Note
 
 
 class Pool(Protocol):
     """Workers that come and go. What is submitted to one ends as Done, or with its worker as Lost."""
 
     @property
-    def ready(self) -> list[str]:
-        """The workers that can take work."""
+    def ready(self) -> Mapping[str, str]:
+        """The workers that can take work, and the machine of each."""
+
+    @property
+    def machines(self) -> Mapping[str, str]:
+        """The machines that have room for workers, taken or free, and what people call them."""
+
+    def avoid(self, machine: str) -> None:
+        """Ends the workers on a machine, and starts none there any more."""
 
     def submit(self, worker: str, assignment: Assignment, plans: dict[str, ShardPlan]) -> None:
         """plans: of all the assignment's shards, by name."""

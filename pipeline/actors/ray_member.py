@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 
+from pipeline.actors.last_words import last_words_on
 from pipeline.actors.row_actor import Heartbeat, Stage
-from pipeline.coordinator import Assignment
+from pipeline.assignment import Assignment
 from pipeline.respond.responders import Pulse
 from pipeline.shard.shards import ShardPlan
 
@@ -22,6 +24,8 @@ MISLAID = 20.0
 START = 3600.0
 """Seconds that an actor may take for its start, the download of a model included."""
 _FULL = "low on memory"
+_VANISHED = "connection error code"
+_EXIT_CODE = re.compile(r"exit code (\d+)")
 _INNOCENT = ("node has died", "node it was running on is dead", _FULL, "preempt", "ray.kill")
 
 
@@ -38,8 +42,8 @@ class Ailment:
 class Member:
     """An actor. starting, work, pulsing: calls under way. node: hexadecimal id, "" until it is heard of.
 
-    asked, moved: when it was last asked for life signs, and when it last made progress. alive: its last
-    life sign was given later than this.
+    pid: its process there. asked, moved: when it was last asked for life signs, and when it last made
+    progress. alive: its last life sign was given later than this.
     """
 
     name: str
@@ -49,6 +53,7 @@ class Member:
     starting: Any = None
     work: dict[Any, Assignment] = field(default_factory=dict)
     node: str = ""
+    pid: int = 0
     pulse: Pulse = field(default_factory=Pulse)
     _pulsing: Any = None
     _asked: float = 0.0
@@ -93,7 +98,7 @@ class Member:
         self._pulsing, self.alive = None, self._asked
         if not self.node:
             # Until here it may only have waited for a machine with room.
-            self.node, self.moved = beat.node, now
+            self.node, self.pid, self.moved = beat.node, beat.pid, now
         self._stage = beat.stage
         if self.starting is not None and beat.stage == "ready":
             # Its answer may have been lost on the way.
@@ -127,9 +132,22 @@ class Member:
         """Why a call failed: the rows, or the machine."""
         if isinstance(error, ActorUnavailableError):
             error = self._second_opinion()
-        reason = str(error) or type(error).__name__
+        text = str(error) or type(error).__name__
         innocent = _is_innocent(error)
-        return Ailment(not innocent, reason, memory=innocent and _FULL in reason)
+        reason = text if innocent else self._reason(error, text)
+        return Ailment(not innocent, reason, memory=innocent and _FULL in text)
+
+    def _reason(self, error: BaseException, text: str) -> str:
+        """In one line, where Ray only knows that the process is gone."""
+        if not isinstance(error, RayActorError):
+            return text
+        if words := last_words_on(self.node, self.pid) if self.pid else "":
+            return f"its process died of {words}"
+        if code := _EXIT_CODE.search(text):
+            return f"its process ended by itself, with exit code {code[1]}"
+        if _VANISHED in text:
+            return "its process was killed (SIGKILL), or ended by itself without a word"
+        return " ".join(text.split("\n")[-1:]) or text
 
     def kill(self) -> None:
         with suppress(RayError, ValueError):

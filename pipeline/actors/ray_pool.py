@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from itertools import count
@@ -13,12 +14,14 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from pipeline.actors.cluster import Slot, draining
-from pipeline.actors.pool import Done, Event, Lost, Note
+from pipeline.actors.cluster import Node, Slot
+from pipeline.actors.lookout import Lookout
+from pipeline.actors.patience import Patience
+from pipeline.actors.pool import Done, Event, Lost, Note, Unfit
 from pipeline.actors.ray_member import Ailment, Member, cause
 from pipeline.actors.row_actor import Heartbeat, RowActor, WorkerFactory
-from pipeline.coordinator import Assignment
-from pipeline.errors import JobError, WorkersExhausted
+from pipeline.assignment import Assignment
+from pipeline.errors import JobError, MachineError, WorkersExhausted
 from pipeline.respond.responders import Pulse
 from pipeline.shard.shards import ShardPlan
 from pipeline.tally import Tally
@@ -32,8 +35,8 @@ FIRST_PAUSE = 0.25
 BARREN_DEATHS = 50
 """Deaths in a row without any assignment finished in between that the pool puts up with. The verdict on a
 row that kills counts as finished only where other rows have been answered."""
-LOOK_EVERY = 1.0
-"""Seconds between looks for machines that are about to go."""
+LACK_SAID_AFTER = 20.0
+"""Seconds without a worker that has its place, after which it is said."""
 GROW_EVERY = 15.0
 """Seconds between looks for machines that have joined the cluster."""
 _CALLS_AT_ONCE = 6
@@ -42,38 +45,34 @@ _CALLS_AT_ONCE = 6
 class RayPool:
     """As many actors of one slot each as `room` says. Work can begin with the first that is ready.
 
-    room: how many actors the cluster has room for now; it is asked again while the job runs.
+    room: how many actors some machines have room for; it is asked again while the job runs.
+    patience: seconds without any place for a worker before the pool gives up.
     stall: seconds that a worker with work may stand still before it is replaced.
-    Raises what a starting worker raised if that is a JobError, and WorkersExhausted.
+    Raises what a starting worker raised if that is a JobError, WorkersExhausted and ClusterLost.
     """
 
     def __init__(
         self,
         build: WorkerFactory,
         slot: Slot,
-        room: Callable[[], int],
+        room: Callable[[Sequence[Node]], int],
+        lookout: Lookout,
+        patience: float,
         *,
         stall: float = 660.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._build, self._slot, self._room = build, slot, room
+        self._lookout, self._patience = lookout, Patience(patience, LACK_SAID_AFTER, clock)
         self._stall, self._clock = stall, clock
-        remote: Any = ray.remote(RowActor)
-        # Ray must not retry: only the coordinator knows which rows a death puts under suspicion.
-        self._actor = remote.options(
-            num_cpus=slot.cpus,
-            num_gpus=slot.gpus,
-            max_concurrency=_CALLS_AT_ONCE,
-            max_restarts=0,
-            max_task_retries=0,
-        )
+        self._avoided: set[str] = set()
         self._members: dict[str, Member] = {}
         self._numbers = count(1)
         self._retired = Pulse()
-        self._size = self._fit = room()
-        self._grown = self._looked = clock()
-        self._draining: frozenset[str] = frozenset()
+        self._size = self._fit = room(self._places())
+        self._grown = clock()
         self._failed_starts = self._lost_starts = 0
+        self._failed_on: Counter[str] = Counter()
         self._barren = 0
         self._answered = False
         self._not_before = 0.0
@@ -81,11 +80,23 @@ class RayPool:
         self._told: set[str] = set()
 
     @property
-    def ready(self) -> list[str]:
+    def ready(self) -> dict[str, str]:
         """The workers that can take work: those that have started, on machines that will stay."""
         # Ray kills several at once when memory is full. One of which that isn't known yet must not be
         # given rows, as it would seem to have died of them.
-        return [member.name for member in self._started() if member.alive >= self._memory_full]
+        ready = (member for member in self._started() if member.alive >= self._memory_full)
+        return {member.name: member.node for member in ready}
+
+    @property
+    def machines(self) -> dict[str, str]:
+        return {node.id: str(node) for node in self._lookout.sight.nodes if self._slot.fits(node)}
+
+    def avoid(self, machine: str) -> None:
+        self._avoided.add(machine)
+        # One that has no machine yet might get this one.
+        for member in [member for member in self._members.values() if not member.node]:
+            self._drop(member)
+        self._size = self._fit = self._room(self._places())
 
     def pulse(self) -> Pulse:
         """The counters of all workers together, those of dead ones included."""
@@ -96,6 +107,9 @@ class RayPool:
 
     def events(self, timeout: float) -> Iterator[Event]:
         """Replaces what is missing, waits up to `timeout` seconds, and tells what has happened."""
+        lack = "" if self._lookout.trouble else self._lack()
+        for note in filter(None, [self._lookout.news(), self._patience.heed(lack)]):
+            yield Note(note)
         self._look_around()
         self._fill()
         calls = {call: member for member in self._members.values() for call in member.calls}
@@ -116,28 +130,57 @@ class RayPool:
         self._members.clear()
 
     def _staying(self) -> list[Member]:
-        return [member for member in self._members.values() if member.node not in self._draining]
+        gone = self._lookout.sight.draining | self._avoided
+        return [member for member in self._members.values() if member.node not in gone]
 
     def _started(self) -> list[Member]:
         return [member for member in self._staying() if member.starting is None]
 
     def _look_around(self) -> None:
         now = self._clock()
-        if now - self._looked >= LOOK_EVERY:
-            self._looked, self._draining = now, draining()
         if now - self._grown >= GROW_EVERY:
-            self._grown, fit = now, self._room()
+            self._grown, fit = now, self._room(self._places())
             self._size += max(0, fit - self._fit)
             self._fit = max(fit, self._fit)
+
+    def _places(self) -> list[Node]:
+        """The machines that may be used."""
+        return [node for node in self._lookout.sight.nodes if node.id not in self._avoided]
+
+    def _lack(self) -> str:
+        """Why there is no place for any worker; "" where one has its place."""
+        sight = self._lookout.sight
+        alive = {node.id for node in sight.nodes}
+        if any(member.node in alive for member in self._members.values()):
+            return ""
+        staying = [node for node in self._places() if node.id not in sight.draining]
+        wanted = f"{self._slot.cpus:g} CPUs and {self._slot.gpus:g} GPUs"
+        if any(self._slot.fits(node) for node in staying):
+            return f"no worker has started: each needs {wanted}, and others may be using them"
+        there = ", ".join(f"{node.cpus:g} CPUs and {node.gpus:g} GPUs" for node in staying[:5]) or "nothing"
+        return f"no machine of the Ray cluster has {wanted} for a worker (there is {there})"
 
     def _fill(self) -> None:
         missing = self._size - len(self._staying()) if self._clock() >= self._not_before else 0
         for _ in range(missing):
             # Names differ over a job's whole life, so that a late answer can't be mistaken.
             name = f"worker-{next(self._numbers)}"
-            actor, now = self._actor.remote(self._build, self._slot), self._clock()
+            actor, now = self._actor().remote(self._build, self._slot), self._clock()
             self._members[name] = Member(name, actor, moved=now, alive=now)
             self._members[name].start()
+
+    def _actor(self) -> Any:
+        remote: Any = ray.remote(RowActor)
+        avoided = ", ".join(sorted(self._avoided))
+        # Ray must not retry: only the coordinator knows which rows a death puts under suspicion.
+        return remote.options(
+            num_cpus=self._slot.cpus,
+            num_gpus=self._slot.gpus,
+            max_concurrency=_CALLS_AT_ONCE,
+            max_restarts=0,
+            max_task_retries=0,
+            label_selector={"ray.io/node-id": f"!in({avoided})"} if avoided else None,
+        )
 
     def _receive(self, member: Member, call: Any) -> Iterator[Event]:
         if member.name not in self._members:
@@ -147,6 +190,10 @@ class RayPool:
         except (RayError, Exception) as error:
             if isinstance(reason := cause(error), JobError):
                 raise reason from None
+            if isinstance(reason, MachineError) and member.node:
+                self._drop(member)
+                yield Unfit(member.node, str(reason))
+                return
             yield from self._lose(member, member.diagnose(reason))
             return
         if call is member.starting or member.is_pulse(call):
@@ -164,6 +211,7 @@ class RayPool:
         self._told.update(beat.notes)
         if starting is not None and member.starting is None:
             self._failed_starts = self._lost_starts = 0
+            self._failed_on.pop(member.node, None)
 
     def _finished(self, member: Member, call: Any, tally: Tally) -> Done:
         assignment = member.finish(call, self._clock())
@@ -177,7 +225,10 @@ class RayPool:
         for member in tuple(self._members.values()):
             if ailment := member.ailment(now, self._stall):
                 yield from self._lose(member, ailment)
-            elif member.node in self._draining and not member.work:
+            elif member.node in self._avoided:
+                self._drop(member)
+                yield Lost(member.name, False, "its machine is not used any more")
+            elif member.node in self._lookout.sight.draining and not member.work:
                 self._drop(member)
                 yield Lost(member.name, False, "its machine is about to go")
             else:
@@ -188,7 +239,7 @@ class RayPool:
             self._memory_full = self._clock()
         if member.starting is not None:
             self._drop(member)
-            self._count_start(ailment)
+            yield from self._count_start(member.node, ailment)
             return
         for call in tuple(member.work):
             # What was finished just before the death counts.
@@ -207,10 +258,16 @@ class RayPool:
         self._retired = _sum([self._retired, _at_rest(member.pulse)])
         member.kill()
 
-    def _count_start(self, ailment: Ailment) -> None:
+    def _count_start(self, machine: str, ailment: Ailment) -> Iterator[Event]:
         self._failed_starts += ailment.blame
         self._lost_starts += 1
         self._not_before = self._clock() + FIRST_PAUSE * 2 ** min(self._lost_starts, 5)
+        self._failed_on[machine] += ailment.blame
+        works = any(member.node == machine for member in self._started())
+        if machine and not works and self._failed_on[machine] >= STARTS:
+            self._failed_starts = 0
+            yield Unfit(machine, f"{STARTS} workers in a row died while starting: {ailment.reason}")
+            return
         if self._failed_starts < STARTS and self._lost_starts < LOST_STARTS:
             return
         if not self._started():

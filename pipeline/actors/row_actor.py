@@ -12,7 +12,8 @@ from typing import Literal, Protocol
 import ray
 
 from pipeline.actors.cluster import Slot
-from pipeline.coordinator import Assignment
+from pipeline.actors.last_words import keep_last_words
+from pipeline.assignment import Assignment
 from pipeline.respond.responders import Pulse
 from pipeline.shard.shards import Chunk, ShardPlan
 from pipeline.tally import Tally
@@ -30,6 +31,7 @@ class RowWorker(Protocol):
     notes: tuple[str, ...]
 
     def process(self, plan: ShardPlan, chunk: Chunk, attempt: int, condemned: bool) -> Tally: ...
+    def prove(self, plan: ShardPlan, chunk: Chunk) -> Tally: ...
     def pulse(self) -> Pulse: ...
 
 
@@ -54,6 +56,7 @@ class Heartbeat:
     node: str
     stage: Stage
     notes: tuple[str, ...] = ()
+    pid: int = 0
 
 
 class RowActor:
@@ -66,6 +69,7 @@ class RowActor:
         self._stage: Stage = "new"
         self._holding: set[int] = set()
         self._lock = threading.Lock()
+        keep_last_words()
         # Ray exports it as 1 for most actors; threads are set by the slot instead.
         os.environ.pop("OMP_NUM_THREADS", None)
         if not slot.gpus:
@@ -85,6 +89,8 @@ class RowActor:
         assert worker, "it has not been started"
 
         def process(chunk: Chunk) -> Tally:
+            if assignment.control:
+                return worker.prove(plans[chunk.shard], chunk)
             return worker.process(
                 plans[chunk.shard], chunk, assignment.attempt, condemned=assignment.condemned
             )
@@ -102,4 +108,5 @@ class RowActor:
         with self._lock:
             holding = frozenset(self._holding)
         pulse, notes = (self._worker.pulse(), self._worker.notes) if self._worker else (Pulse(), ())
-        return Heartbeat(pulse, holding, ray.get_runtime_context().get_node_id(), self._stage, notes)
+        node = ray.get_runtime_context().get_node_id()
+        return Heartbeat(pulse, holding, node, self._stage, notes, os.getpid())

@@ -31,7 +31,9 @@ class Responder(Protocol):
     kind: Literal["generate", "embed"]
 
     def respond(self, rows: Sequence[Row], attempts: int) -> list[Record]:
-        """One record for each row, in order. Raises WorkerError where the model broke."""
+        """One record for each row, in order. Raises WorkerError where the model broke.
+
+        attempts: how often the rows were tried, this time included; 0 where they only prove the worker."""
 
     def pulse(self) -> Pulse: ...
     def close(self) -> None: ...

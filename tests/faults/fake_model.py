@@ -84,7 +84,8 @@ class Calculator:
         self._pulse = Pulse()
 
     def respond(self, rows: Sequence[Row], attempts: int) -> list[dict[str, Any]]:
-        self._log.write("begun", rows=len(rows), first=rows[0].custom_id if rows else "")
+        if attempts:
+            self._log.write("begun", rows=len(rows), first=rows[0].custom_id if rows else "")
         return [self._answer(row, attempts) for row in rows]
 
     def pulse(self) -> Pulse:
@@ -99,7 +100,8 @@ class Calculator:
         if not self._log.hurried:
             time.sleep(self._seconds)
         self._count(task)
-        self._log.write("answered", row=row.custom_id)
+        # Rows that only prove a worker are answered a second time on purpose.
+        self._log.write("answered" if attempts else "proved", row=row.custom_id)
         tokens = tuple(range(task.completion_tokens))
         generation = Generation(task.text, tokens, "stop", task.prompt_tokens, task.cached_tokens)
         return self._answers.completion(row, [generation], attempts)

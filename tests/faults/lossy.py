@@ -11,7 +11,7 @@ from pathlib import Path
 import pipeline.actors.ray_pool
 from pipeline.actors.cluster import Slot
 from pipeline.actors.row_actor import Heartbeat, RowActor, WorkerFactory
-from pipeline.coordinator import Assignment
+from pipeline.assignment import Assignment
 from pipeline.shard.shards import ShardPlan
 from pipeline.tally import Tally
 

@@ -77,8 +77,13 @@ class Case:
         self.attempts = chance.choice([1, 2, 3, 3, 3, 4])
         sizes = [self._size(tiny) for _ in range(chance.choice([1, 1, 2, 3, 4, 8]))]
         harm = chance.choice([0.0, 0.0, 0.01, 0.05])
-        for number, rows in enumerate(sizes):
-            self._shard(number, [self._prompt(1000 * (number + 1) + row, harm) for row in range(rows)])
+        shards = [
+            [self._prompt(1000 * (number + 1) + row, harm) for row in range(rows)]
+            for number, rows in enumerate(sizes)
+        ]
+        self._soften(shards)
+        for number, prompts in enumerate(shards):
+            self._shard(number, prompts)
 
     @cached_property
     def job(self) -> JobConfig:
@@ -105,6 +110,13 @@ class Case:
 
     def rows(self) -> int:
         return sum(map(len, self.prompts.values()))
+
+    @staticmethod
+    def _soften(shards: list[list[str]]) -> None:
+        """Where no row can be answered, deaths are taken for the machine's: one of them is made sound."""
+        if all(Sum.of(prompt).order for prompts in shards for prompt in prompts):
+            for prompts in shards[:]:
+                prompts[:1] = [str(Sum.of(prompt).number) for prompt in prompts[:1]]
 
     def _size(self, tiny: bool) -> int:
         sizes = [0, 1, 2, 7, 15] if tiny else [0, 1, 5, 16, 40, 90]

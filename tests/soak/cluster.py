@@ -18,6 +18,7 @@ SILENCE = 15.0
 class Machine:
     """slots: workers that it has room for. back: when a lost machine is replaced. ends: of a drained one."""
 
+    name: str
     slots: int
     back: float = 0.0
     ends: float | None = None
@@ -30,7 +31,8 @@ class Cluster:
     def __init__(self, world: World, weather: Weather) -> None:
         self.world, self.weather = world, weather
         chance = world.random
-        self.machines = [Machine(chance.choice([1, 1, 2, 3])) for _ in range(chance.choice([1, 1, 2, 3]))]
+        slots = [chance.choice([1, 1, 2, 3]) for _ in range(chance.choice([1, 1, 2, 3]))]
+        self.machines = [Machine(f"machine-{number}", count) for number, count in enumerate(slots)]
         self._fate = world.process("operator", "fate")
         world.start(self._fate, "fate", self._happen)
 

@@ -8,9 +8,9 @@ from contextlib import suppress
 import pyarrow as pa
 
 from pipeline.answer.answers import Answers
-from pipeline.coordinator import Assignment
+from pipeline.assignment import Assignment
 from pipeline.driver import Commit, _begin, _reopen
-from pipeline.errors import JobError, StorageError
+from pipeline.errors import JobError, StorageError, WorkersExhausted
 from pipeline.output.manifest import Manifest
 from pipeline.output.records import PROGRESS, RESPONSES
 from pipeline.respond.responders import Pulse
@@ -51,7 +51,7 @@ class Driver:
         actor = world.start(self.process, self.process.name, self._drive)
         while not actor.done:
             world.sleep(0.5)
-        if isinstance(actor.error, StorageError | Stopped):
+        if isinstance(actor.error, StorageError | WorkersExhausted | Stopped):
             world.note("ended", repr(actor.error))
         elif actor.error:
             raise actor.error

@@ -12,7 +12,8 @@ from unittest.mock import patch
 import pyarrow as pa
 
 import pipeline.output.commits
-from pipeline.coordinator import Assignment, Coordinator
+from pipeline.assignment import Assignment
+from pipeline.coordinator import Coordinator
 from pipeline.output.manifest import Manifest
 from pipeline.shard.assembly import write_table
 from pipeline.shard.footer import Footer
@@ -40,7 +41,7 @@ def _add_all(coordinator: Coordinator, plan: ShardPlan, done: Iterable[Chunk] = 
     return _add(coordinator, plan)
 
 
-def _condemn(coordinator: Coordinator, assignment: Assignment) -> Iterator[Assignment]:
+def _condemn(coordinator: Coordinator, worker: str, assignment: Assignment) -> Iterator[Assignment]:
     yield replace(assignment, alone=True, condemned=True)
 
 
@@ -64,4 +65,4 @@ MUTATIONS: Mapping[str, Callable[[], AbstractContextManager[Any]]] = {
 
 def _settle_all(coordinator: Coordinator, worker: str, *_: object) -> list[ShardPlan]:
     held = coordinator._held.pop(worker, {}).values()
-    return [plan for assignment in held for plan in coordinator._settle(assignment.chunks)]
+    return [plan for assignment in held for plan in coordinator.backlog.settle(assignment.chunks)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from pipeline.actors.pool import Done, Event, Lost
-from pipeline.coordinator import Assignment
+from pipeline.assignment import Assignment
 from pipeline.errors import JobError
 from pipeline.respond.responders import Pulse
 from pipeline.shard.shards import Chunk, ShardPlan
@@ -58,10 +58,20 @@ class SimulatedPool:
         self._world, self._weather = cluster.world, cluster.weather
         self._members: dict[str, Member] = {}
         self._numbers = count(1)
+        self._avoided: set[str] = set()
 
     @property
-    def ready(self) -> list[str]:
-        return [name for name, m in self._members.items() if m.started and m.machine.ends is None]
+    def ready(self) -> dict[str, str]:
+        members = self._members.items()
+        return {name: m.machine.name for name, m in members if m.started and m.machine.ends is None}
+
+    @property
+    def machines(self) -> dict[str, str]:
+        return {machine.name: machine.name for machine in self._cluster.machines}
+
+    def avoid(self, machine: str) -> None:
+        self._world.count("avoided", machine)
+        self._avoided.add(machine)
 
     def pulse(self) -> Pulse:
         return Pulse()
@@ -92,6 +102,8 @@ class SimulatedPool:
 
     def _fill(self) -> None:
         for machine in self._cluster.staying():
+            if machine.name in self._avoided:
+                continue
             here = sum(member.machine is machine for member in self._members.values())
             for _ in range(machine.slots - here):
                 # Names differ over a job's whole life, as those of the real pool do over a run's.
@@ -107,9 +119,12 @@ class SimulatedPool:
 
     def _process(self, member: Member, call: Call, plan: ShardPlan, chunk: Chunk) -> None:
         """What a thread of the worker's process does."""
-        assignment = call.assignment
+        assignment, worker = call.assignment, member.worker
         try:
-            cost = member.worker.process(plan, chunk, assignment.attempt, assignment.condemned)
+            if assignment.control:
+                cost = worker.prove(plan, chunk)
+            else:
+                cost = worker.process(plan, chunk, assignment.attempt, assignment.condemned)
             call.tally += cost
         except Exception as error:
             self._world.note("failed", f"{chunk}: {error!r}")
@@ -145,6 +160,8 @@ class SimulatedPool:
             yield from self._lose(name, member, *gone)
         elif any(call.mislaid is not None and now - call.mislaid > MISLAID for call in member.work):
             yield from self._lose(name, member, False, "an assignment was lost on its way")
+        elif member.machine.name in self._avoided:
+            yield from self._lose(name, member, False, "its machine is not used any more")
         elif member.machine.ends is not None and not member.work:
             yield from self._lose(name, member, False, "its machine is about to go")
 

@@ -43,7 +43,8 @@ class Calculator:
             self._world.count("poisoned", row.custom_id)
             self._world.kill(self._process, blame=True)
             self._world.die_if_dead()
-        self._witness.answered(self._driver, row.custom_id)
+        if attempts:
+            self._witness.answered(self._driver, row.custom_id)
         if fate.code or (task.once and attempts == 1):
             error = RowError(fate.code or "server_error", "as it was ordered")
             return self._answers.error(row.custom_id, error, attempts)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
+import pipeline.backlog
 import pipeline.coordinator
 from pipeline.files.aside import temporary_folder
 from tests.soak.case import Case
@@ -31,8 +32,8 @@ class Scene:
         self.sizes = {
             "FEWEST_ROWS": chance.choice([1, 4, 16]),
             "CHUNK_ROWS": chance.choice([16, 24, 64]),
-            "SUSPECT_ROWS": chance.choice([2, 4, 16]),
         }
+        self.suspects = chance.choice([2, 4, 16])
         self.tiny = chance.random() < 0.4
         output = str(folder / "disk" / "out") if self.on_disk else f"soak://bucket/{seed}"
         self.case = Case(folder, output, chance, self.tiny)
@@ -51,7 +52,8 @@ class Scene:
         with (
             Disk(disk / "out" if self.on_disk else disk, self._gate).mounted(),
             patch.object(tempfile, "tempdir", str(asides)),
-            patch.multiple(pipeline.coordinator, **self.sizes),
+            patch.multiple(pipeline.backlog, **self.sizes),
+            patch.object(pipeline.coordinator, "SUSPECT_ROWS", self.suspects),
         ):
             yield
         Store.reset("", None)
