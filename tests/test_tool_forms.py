@@ -20,7 +20,7 @@ from pipeline.request.schema import ChatRequest, parse_request
 from pipeline.text.chat_format import ChatFormat, ChatFormats
 from pipeline.text.prompts import PromptBuilder
 from pipeline.text.reply import Reply
-from pipeline.text.tool_forms import GEMMA, GRANITE, HARMONY, HERMES, LFM, LLAMA, MISTRAL
+from pipeline.text.tool_forms import FUNCTOOLS, GEMMA, GRANITE, HARMONY, HERMES, LFM, LLAMA, MISTRAL
 
 HEAD = (
     "{% if tools %}[tools]{{ tools | tojson }}{% endif %}"
@@ -142,7 +142,17 @@ TEMPLATES = {
         + "{% endfor %}]<|tool_call_end|>{% endif %}"
     ),
 }
+TEMPLATES["OLMo 3"] = template(
+    "{% if m.tool_calls %}<function_calls>\n"
+    + EACH
+    + NAME
+    + "("
+    + ITEMS
+    + "{{ k }}={{ v | tojson }}{{ ', ' if not loop.last }}{% endfor %}){{ '\n' if not loop.last }}"
+    + "{% endfor %}\n</function_calls>{% endif %}"
+)
 DESCRIBED = {
+    "Phi-4-mini": ('a single JSON list formatted as functools[{"name": ...}]', FUNCTOOLS),
     "Granite 3.3": ("respond only with <|tool_call|> followed by a JSON list of tools used", GRANITE),
     "LFM2.5": ("List of tools: [", LFM),
     "Hermes": ('<tool_call>\n{"name": <function-name>, "arguments": <args>}', HERMES),
@@ -259,6 +269,14 @@ def test_forms_that_a_template_only_describes(described: str, form: Any) -> None
     "source",
     [
         "{{ tools }}{{ messages[0].content }}",
+        template(
+            "{% if m.tool_calls %}["
+            + EACH
+            + NAME
+            + "("
+            + ITEMS
+            + "{{ k }}='{{ v }}'{% endfor %}){% endfor %}]{% endif %}"
+        ),
         template(EACH + "{{ c.function.name | upper }}{% endfor %}"),
         template(EACH + "call " + NAME + " with " + ITEMS + "{{ k }}{{ v }} {% endfor %}{% endfor %}"),
     ],
@@ -268,6 +286,22 @@ def test_tools_are_refused_by_name_where_the_form_is_not_known(source: str) -> N
     with pytest.raises(RowError, match="a form that isn't known") as caught:
         builder.build(chat())
     assert (caught.value.code, caught.value.param) == ("unsupported_parameter", "tools")
+
+
+def test_tools_reach_the_template_under_the_name_that_it_reads() -> None:
+    """SmolLM3 reads xml_tools."""
+    source = "{% if xml_tools %}{{ xml_tools | tojson }}<tool_call>\n{'name': }{% endif %}{{ messages[0].content }}"
+    request = chat()
+    told = [message.for_template() for message in request.messages]
+    offered = [tool.for_template() for tool in request.offered]
+    assert formats(source).of(request).form == HERMES
+    assert '"weather"' in formats(source).of(request).render(told, offered, {})
+
+
+def test_a_template_that_reads_tools_and_does_not_show_them_knows_none() -> None:
+    builder = PromptBuilder(FakeVocabulary(), formats=ChatFormats("{% if tools %}{% endif %}[TOOL_CALLS] ["))
+    with pytest.raises(RowError, match="knows no tools"):
+        builder.build(chat())
 
 
 HARMONY_TEMPLATE = (

@@ -85,17 +85,16 @@ def _types(schema: Any) -> Iterator[str]:
 
 
 def python_calls(text: str) -> list[tuple[str, dict[str, Any]]] | None:
-    """`name(key=value, ...)`, several of them with commas between; None where the text is anything else."""
+    """`name(key=value, ...)`, several of them on lines of their own or with commas between; None where the
+    text is anything else."""
     try:
-        tree = ast.parse(f"[{text}]", mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        nodes = [
+            statement.value for statement in ast.parse(text.strip()).body if isinstance(statement, ast.Expr)
+        ]
+        items = [item for node in nodes for item in (node.elts if isinstance(node, ast.Tuple) else [node])]
+        return [_python_call(item) for item in items] or None
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
         return None
-    assert isinstance(tree, ast.List) or not tree, "brackets make a list"
-    try:
-        calls = [_python_call(item) for item in tree.elts] if isinstance(tree, ast.List) else []
-    except (ValueError, TypeError, RecursionError):
-        return None
-    return calls or None
 
 
 def _python_call(node: ast.expr) -> tuple[str, dict[str, Any]]:

@@ -20,7 +20,7 @@ def write_calls(form: ToolForm, calls: Sequence[Mapping[str, Any]]) -> str | Non
         return None
     between = form.separator or "\n"
     if form.is_list or form.kind == "python":
-        inside = ", ".join(texts)
+        inside = (", " if form.is_list else between).join(texts)
         return form.begin + (f"[{inside}]" if form.is_list else inside) + form.end
     return between.join(f"{form.begin}{text}{form.end}" for text in texts)
 

@@ -15,7 +15,7 @@ from pipeline.text.call_writer import write_calls
 from pipeline.text.chat_template import ChatTemplate
 from pipeline.text.reasoning import reasoning_marks, wrapper_marks
 from pipeline.text.reply import Reply, ReplyReader
-from pipeline.text.template_nature import SOME_TOOL, CallIds, TemplateNature, Turn, nature_of
+from pipeline.text.template_nature import SOME_TOOL, CallIds, TemplateNature, Turn, nature_of, tells_tools
 from pipeline.text.tool_forms import ToolForm
 from pipeline.text.tool_probe import form_of
 from pipeline.text.turns import check_shown, turns_for
@@ -56,10 +56,13 @@ class ChatFormat:
         except RowError:
             return "any"
 
-    @property
+    @cached_property
     def knows_tools(self) -> bool:
-        """Whether the template tells the model of tools, in whatever form."""
-        return "tools" in self.template.reads
+        """Whether the template tells the model of the tools that a request offers."""
+        try:
+            return tells_tools(self.template, self.nature)
+        except RowError:
+            return False
 
     def render(self, messages: Sequence[Turn], tools: Sequence[Turn], options: Mapping[str, Any]) -> str:
         """The prompt of a chat.

@@ -36,6 +36,10 @@ def environment() -> Environment:
     return found
 
 
+# SmolLM3 tells tools that are called by XML from others.
+TOOL_VARIABLES = ("tools", "xml_tools")
+
+
 class ChatTemplate:
     """Renders messages as the model's makers meant."""
 
@@ -49,6 +53,7 @@ class ChatTemplate:
             self._template = jinja.from_string(source, globals={"bos_token": bos_text, "eos_token": eos_text})
             self.reads = frozenset(meta.find_undeclared_variables(jinja.parse(source)))
             """The names of the variables that the template reads: `messages`, `enable_thinking` ..."""
+            self._tools = next((name for name in TOOL_VARIABLES if name in self.reads), TOOL_VARIABLES[0])
         except TemplateError as error:
             raise RowError("invalid_request", f"the model's chat template is not Jinja: {error}") from None
 
@@ -64,7 +69,7 @@ class ChatTemplate:
         """
         given = {**(options or {}), "messages": messages, "add_generation_prompt": True}
         try:
-            return self._template.render(given, tools=tools or None)
+            return self._template.render({**given, self._tools: tools or None})
         except Exception as error:  # Jinja lets through whatever an expression raises
             refusal = error
         if not tools:  # Hugging Face says None where there are none, llama-server nothing.

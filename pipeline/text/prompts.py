@@ -116,7 +116,7 @@ def _check_options(chat: ChatFormat, request: ChatRequest) -> None:
 
 
 def _check_tools(chat: ChatFormat, request: ChatRequest) -> None:
-    if not request.offered or chat.form:
+    if not request.offered or (chat.form and chat.knows_tools):
         return
     if chat.knows_tools:
         reason = "the model's chat template has calls written in a form that isn't known"

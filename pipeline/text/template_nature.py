@@ -21,9 +21,10 @@ _USER, _THOUGHT = "zquserqz", "zqthoughtqz"
 SAID, RESULT = "zqsaidqz", "zqresultqz"
 NAME, KEYS, VALUES = "zqnameqz", ("zqonekeyqz", "zqtwokeyqz"), ("zqonevalueqz", "zqtwovalueqz")
 """The marks in the calls of `call_turns`."""
+_TOOL = "zqtoolqz"
 SOME_TOOL = {
     "type": "function",
-    "function": {"name": "other", "description": "d", "parameters": {"type": "object", "properties": {}}},
+    "function": {"name": _TOOL, "description": "d", "parameters": {"type": "object", "properties": {}}},
 }
 _IDS = {
     "any": ("call_0123456789abcdef01234567", "call_0123456789abcdef01234568"),
@@ -82,6 +83,14 @@ def nature_of(template: ChatTemplate) -> TemplateNature:
         text_before=_text_before(template, found) if nature else False,
         reasoning_key=_reasoning_key(template, found),
     )
+
+
+def tells_tools(template: ChatTemplate, nature: TemplateNature) -> bool:
+    """Whether the model hears of the tools that a request offers."""
+    user = call_turns(nature)[0]
+    system = {"role": "system", "content": as_content(SAID, nature.content.get("system", "text"))}
+    chats = ([user], [system, user])
+    return any(_TOOL in (render_or_none(template, turns, [SOME_TOOL]) or "") for turns in chats)
 
 
 def as_content(text: str, form: ContentForm) -> str | list[Turn]:

@@ -57,6 +57,7 @@ LLAMA = ToolForm("llama", arguments_key="parameters")
 MISTRAL = ToolForm("mistral", begin="[TOOL_CALLS]", is_list=True, separator=",")
 GRANITE = ToolForm("granite", begin="<|tool_call|>", is_list=True, separator=",")
 LFM = ToolForm("lfm", "python", begin="<|tool_call_start|>[", end="]<|tool_call_end|>", separator=", ")
+FUNCTOOLS = ToolForm("functools", begin="functools", is_list=True, separator=",")
 GEMMA = ToolForm("gemma", "gemma", begin="<|tool_call>call:", end="<tool_call|>", separator="")
 FUNCTIONARY = ToolForm("functionary", "named", begin=">>>", after_name="\n", separator="")
 HARMONY = ToolForm(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
 
-from pipeline.text.chat_template import ChatTemplate
+from pipeline.text.chat_template import TOOL_VARIABLES, ChatTemplate
 from pipeline.text.reasoning import PAIRS
 from pipeline.text.template_nature import (
     CALL_IDS,
@@ -24,6 +24,7 @@ from pipeline.text.template_nature import (
 )
 from pipeline.text.tool_forms import (
     FUNCTIONARY,
+    FUNCTOOLS,
     GEMMA,
     GRANITE,
     HARMONY,
@@ -42,6 +43,7 @@ _SPECIAL: tuple[tuple[ToolForm, re.Pattern[str]], ...] = (
     (HARMONY, re.compile(r"(?s)<\|channel\|>commentary.*<\|message\|>")),
     (GEMMA, re.compile(r"<\|tool_call>call:")),
     (FUNCTIONARY, re.compile(r">>>all")),
+    (FUNCTOOLS, re.compile(r"functools\[")),
 )
 # Asked last: templates that say how to call, and write no earlier calls themselves.
 _DESCRIBED: tuple[tuple[ToolForm, re.Pattern[str]], ...] = (
@@ -51,7 +53,6 @@ _DESCRIBED: tuple[tuple[ToolForm, re.Pattern[str]], ...] = (
     (LLAMA, re.compile(r"\{\"name\": function name, \"parameters\": ")),
     (LFM, re.compile(r"<\|tool_call_start\|>|<\|tool_list_start\|>|List of tools: \[")),
 )
-_TOOL_VARIABLES = {"tools", "xml_tools", "available_tools"}
 _DECODER = json.JSONDecoder()
 # A mark is one thing, however many letters of it two texts have in common.
 _SEGMENTS = re.compile(r"<[^<>\n]*>|\[/?[A-Z_]+\]|(?s:.)")
@@ -59,8 +60,8 @@ _NUMBER = re.compile(r"(?<=[:\"])[0-9]+(?=[\"<])")
 
 
 def form_of(template: ChatTemplate, nature: TemplateNature) -> ToolForm | None:
-    """None where the template knows no tools, or has its calls written in a form that isn't known."""
-    if not template.reads & _TOOL_VARIABLES:
+    """None where the template reads no tools, or has calls written in a form that isn't known."""
+    if not template.reads.intersection(TOOL_VARIABLES):
         return None
     for form, mark in _SPECIAL:
         if mark.search(template.source):
@@ -121,9 +122,11 @@ class _Probe:
         call = _PYTHON.search(self.one)
         if call is None:
             return None
-        several = len(_PYTHON.findall(self.two)) == 2
+        found = list(_PYTHON.finditer(self.two))
+        between = self.two[found[0].end() : found[1].start()] if len(found) == 2 else None
         begin, end = _lead(self.one[: call.start()]), self._after(call.end()).rstrip()
-        return ToolForm("python", "python", begin, end, separator=", " if several else None)
+        # What marks no more than a list could be any text.
+        return ToolForm("python", "python", begin, end, separator=between) if begin.strip(" [\n") else None
 
     def as_tagged(self) -> ToolForm | None:
         name = self.one.index(NAME)
