@@ -46,29 +46,34 @@ class Case:
 
 def main() -> int:
     rows = [row(path) for path in sorted(Path(sys.argv[1]).glob("*.jinja"), key=lambda p: p.name.lower())]
+    chats = [cell for cells in rows for cell in cells[1 : 1 + len(CASES)]]
+    reasons = list(dict.fromkeys(cell for cell in chats if cell != "yes"))
+    notes = {reason: f"no [{number}]" for number, reason in enumerate(reasons, 1)}
     head = ["template", *CASES, "calls are", "arguments", "ids", "thinking"]
     print("| " + " | ".join(head) + " |")
     print("|" + "---|" * len(head))
     for cells in rows:
-        print("| " + " | ".join(cells) + " |")
-    shown = sum(cell == "yes" for cells in rows for cell in cells[1 : 1 + len(CASES)])
-    lost = sum(cell.startswith("LOST") for cells in rows for cell in cells)
-    print(f"\n{len(rows)} templates, {len(rows) * len(CASES)} chats: {shown} rendered whole, {lost} lost.")
+        print("| " + " | ".join(notes.get(cell, cell) for cell in cells) + " |")
+    print()
+    for number, reason in enumerate(reasons, 1):
+        print(f"{number}. {reason}")
+    lost = sum(cell.startswith("LOST") for cell in chats)
+    print(f"\n{len(rows)} templates, {len(chats)} chats: {chats.count('yes')} rendered whole, {lost} lost.")
     return 1 if lost else 0
 
 
 def row(path: Path) -> list[str]:
     formats = ChatFormats(path.read_text(encoding="utf-8"), None, "<s>", "</s>")
-    main = formats.of(request(user()))
-    form = main.form.name if main.form else "refused" if main.knows_tools else "no tools"
-    nature = main.nature
-    arguments = nature.arguments if nature.shows_calls else "written by us" if main.form else "-"
+    chat = formats.of(request(user()))
+    form = f"{chat.form.kind} {code(chat.form.begin.strip())}" if chat.form and chat.knows_tools else "-"
+    nature = chat.nature
+    written = "written by nightherd" if chat.form and chat.knows_tools else "-"
     return [
         path.stem,
         *(cell(formats, case) for case in cases()),
         form,
-        arguments,
-        {"any": "any", "nine": "9 letters", "named": "functions.NAME:0"}[nature.ids],
+        nature.arguments if nature.shows_calls else written,
+        {"any": "any", "nine": "nine letters", "named": "functions.NAME:0"}[nature.ids],
         ", ".join(thinking(formats)) or "-",
     ]
 
@@ -108,15 +113,20 @@ def cell(formats: ChatFormats, case: Case) -> str:
 def thinking(formats: ChatFormats) -> Iterator[str]:
     """What switches the reasoning, and whether the prompt then opens it itself."""
     chat = formats.of(request(user()))
+    marks = chat.reasoning
     for name in SWITCHES:
-        if name not in chat.template.reads:
-            continue
         values = ("low", "high") if name == "reasoning_effort" else (True, False)
         prompts = [render(formats, {name: value}) for value in values]
-        if prompts[0] != prompts[1]:
-            yield name
-    if chat.reasoning:
-        yield f"`{chat.reasoning[0]}`"
+        if name in chat.template.reads and prompts[0] != prompts[1]:
+            opens = [marks is not None and prompt.rstrip().endswith(marks[0]) for prompt in prompts]
+            ends = " and ".join(json.dumps(v) for v, is_open in zip(values, opens, strict=True) if is_open)
+            yield f"{name}" + (f" ({ends}: opened by the prompt)" if ends else "")
+    if marks:
+        yield code(marks[0])
+
+
+def code(text: str) -> str:
+    return "`" + text.replace("|", "\\|").replace("\n", " ") + "`" if text else ""
 
 
 def render(formats: ChatFormats, options: dict[str, Any]) -> str:
@@ -146,7 +156,7 @@ def short(message: str) -> str:
         "the model's chat template ",
     ):
         message = message.removeprefix(words)
-    return message.partition(": name another")[0].replace("|", "\\|").replace("\n", " ")[:90]
+    return message.partition(": name another")[0].replace("\n", " ")
 
 
 if __name__ == "__main__":

@@ -290,7 +290,8 @@ def test_tools_are_refused_by_name_where_the_form_is_not_known(source: str) -> N
 
 def test_tools_reach_the_template_under_the_name_that_it_reads() -> None:
     """SmolLM3 reads xml_tools."""
-    source = "{% if xml_tools %}{{ xml_tools | tojson }}<tool_call>\n{'name': }{% endif %}{{ messages[0].content }}"
+    source = "{{ messages[0].content }}{% if xml_tools %}{{ xml_tools | tojson }}{% endif %}"
+    source += "{# <tool_call>\n{'name': } #}"
     request = chat()
     told = [message.for_template() for message in request.messages]
     offered = [tool.for_template() for tool in request.offered]
