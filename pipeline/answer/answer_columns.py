@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from pipeline.answer.label_columns import LABEL_COLUMNS
 from pipeline.errors import ConfigError
 
 Kind = Literal["generate", "embed"]
@@ -48,7 +49,6 @@ _CHOICE = pa.struct(
         "logprobs": _LOGPROBS,
     }
 )
-_LABELS = pa.list_(pa.struct({"label": pa.string(), "logprob": pa.float64(), "probability": pa.float64()}))
 _USAGE = pa.struct(
     {
         "prompt_tokens": pa.int64(),
@@ -76,7 +76,7 @@ _BODY: Mapping[Kind, Mapping[str, pa.DataType]] = {
         "text": pa.string(),
         "finish_reason": pa.string(),
         "complete": pa.bool_(),
-        "label_logprobs": _LABELS,
+        **LABEL_COLUMNS,
     },
     "embed": {"embedding": _VECTOR, "data": _DATA},
 }
@@ -90,7 +90,7 @@ def response_schema(kind: Kind, kept: pa.Schema, parsed: pa.DataType | None = No
     `parsed`: the answers as values of this type, where the job's rows share a schema (`parsed.py`).
     `seconds`: from the row's slot in the engine to its last token; null for rows that were not computed by
     themselves: embeddings, equal rows, errors.
-    `label_logprobs`: of each label, where the row asked for them.
+    `label_logprobs` and those behind it: where the row asked for them (`label_columns.py`).
     A row that asked for embeddings with one text has its vector in `embedding`; one that asked with a list
     has all of them in `data`, and the first in `embedding`. Raises ConfigError where a kept name is taken.
     """

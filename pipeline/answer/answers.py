@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.answer.answer_columns import Kind, Record, response_schema
-from pipeline.answer.logprobs import LogprobWriter, finite, prompt_text
+from pipeline.answer.label_columns import label_columns
+from pipeline.answer.logprobs import LogprobWriter, prompt_text
 from pipeline.answer.parsed import Expected
 from pipeline.constraint.constraints import constraint_of
 from pipeline.engine.model import Vocabulary
@@ -74,11 +74,10 @@ class Answers:
         row: Row,
         choices: Sequence[Generation],
         attempts: int,
-        labels: Mapping[str, float] | None = None,
         *,
         reused: bool = False,
     ) -> Record:
-        """choices: one for each of the `n` that were asked for. labels: the log-probability of each.
+        """choices: one for each of the `n` that were asked for.
         reused: the row was answered by an earlier equal one, and nothing was computed."""
         request = row.request
         assert isinstance(request, ChatRequest)
@@ -96,7 +95,7 @@ class Answers:
             for index, (reply, generation) in enumerate(zip(replies, choices, strict=True))
         ]
         own = {"id": f"chatcmpl-{self._digest(row.custom_id)}", "object": "chat.completion"}
-        own |= _generated(written, choices, labels, guided=guided, reused=reused)
+        own |= _generated(written, choices, guided=guided, reused=reused)
         typed = self._typed(request, replies, choices)
         return self._head(row.custom_id, attempts) | own | typed | {"text": replies[0].content}
 
@@ -105,7 +104,6 @@ class Answers:
         row: Row,
         choices: Sequence[Generation],
         attempts: int,
-        labels: Mapping[str, float] | None = None,
         *,
         reused: bool = False,
     ) -> Record:
@@ -122,7 +120,7 @@ class Answers:
             for generation in choices
         ]
         own = {"id": f"cmpl-{self._digest(row.custom_id)}", "object": "text_completion"}
-        own |= _generated(written, choices, labels, guided=constraint_of(request) is not None, reused=reused)
+        own |= _generated(written, choices, guided=constraint_of(request) is not None, reused=reused)
         typed = self._typed(request, [Reply(generation.text) for generation in choices], choices)
         return self._head(row.custom_id, attempts) | own | typed | {"text": written[0]["text"]}
 
@@ -221,7 +219,6 @@ def _row_tally(row: Mapping[str, Any]) -> Tally:
 def _generated(
     written: Sequence[Record],
     choices: Sequence[Generation],
-    labels: Mapping[str, float] | None,
     *,
     guided: bool,
     reused: bool,
@@ -234,7 +231,7 @@ def _generated(
         "choices": [{"index": index, **choice} for index, choice in enumerate(written)],
         "finish_reason": written[0]["finish_reason"],
         "complete": all(generation.complete for generation in choices) if guided else None,
-        "label_logprobs": _label_logprobs(labels) if labels else None,
+        **label_columns(first.decisions),
         "usage": _usage(first.prompt_tokens, tokens, cached),
         "seconds": None if reused else max(generation.seconds for generation in choices),
         "reused": reused,
@@ -255,17 +252,3 @@ def _finish_reason(generation: Generation, calls: bool = False) -> str:
     if not generation.complete or generation.finish_reason == "length":
         return "length"
     return "tool_calls" if calls else generation.finish_reason
-
-
-def _label_logprobs(labels: Mapping[str, float]) -> list[Record]:
-    """probability: a label's share among the labels."""
-    most = max(labels.values())
-    if most == -math.inf:
-        shares = dict.fromkeys(labels, 1.0)
-    else:
-        shares = {label: math.exp(logprob - most) for label, logprob in labels.items()}
-    total = sum(shares.values())
-    return [
-        {"label": label, "logprob": finite(logprob), "probability": shares[label] / total}
-        for label, logprob in labels.items()
-    ]

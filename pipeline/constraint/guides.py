@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from functools import cached_property
+from collections.abc import Sequence
+from functools import cached_property, partial
 from threading import Lock
+from typing import Any
 
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from numpy.typing import NDArray
 
+from pipeline.constraint.answer_text import Ahead, AnswerText, answer_text
 from pipeline.constraint.call_grammars import quoted
 from pipeline.constraint.constraints import Constraint
 from pipeline.constraint.grammar_errors import grammar_error
 from pipeline.constraint.grammars import grammar_of
 from pipeline.constraint.guide_tokenizer import new_tokenizer
-from pipeline.engine.guide import Guide
+from pipeline.constraint.label_guide import LabelGuide
+from pipeline.constraint.labels import EndsAfter, SpelledLabels, spell_labels
+from pipeline.constraint.matcher_guide import MatcherGuide
+from pipeline.constraint.spelling import KNOWN, Speller, Tokens
 from pipeline.engine.model import Vocabulary
 from pipeline.errors import RowError
 from pipeline.text.chat_format import ChatFormats
@@ -23,7 +29,7 @@ from pipeline.text.pieces import control_tokens
 from pipeline.text.tool_forms import ToolForm
 
 CACHED = 256
-_FIRST_LINE = 300
+CACHED_LABELS = 1024
 _LIMITS = LLParserLimits(verbose_errors=False)
 
 
@@ -34,61 +40,6 @@ def check(constraint: Constraint) -> None:
         raise grammar_error(constraint, messages[0])
 
 
-class MatcherGuide:
-    """A `Guide` over one matcher. Not for two threads at once."""
-
-    def __init__(self, matcher: LLMatcher, ends: NDArray[np.int32], size: int, param: str | None) -> None:
-        """ends: the end-of-generation tokens as a bitmask. size: of the vocabulary."""
-        self._matcher = matcher
-        self._ends = ends
-        self._size = size
-        self._param = param
-        self._bits = np.zeros(len(ends), np.int32)
-        self._fresh = False
-
-    def mask(self, logits: NDArray[np.float32]) -> None:
-        """Raises RowError where the constraint became too complex to follow."""
-        self._look()
-        barred = np.unpackbits(np.invert(self._bits).view(np.uint8), count=self._size, bitorder="little")
-        np.copyto(logits, -np.inf, where=barred.view(np.bool_))
-
-    def accept(self, token: int) -> None:
-        """Raises RowError where `token` may not come next."""
-        self._fresh = False
-        if not self._matcher.consume_token(token):
-            raise self._failure()
-
-    def forced(self) -> list[int]:
-        return self._matcher.compute_ff_tokens()
-
-    @property
-    def done(self) -> bool:
-        if self._matcher.is_stopped() or not self._matcher.is_accepting():
-            return self._matcher.is_stopped()
-        self._look()
-        return not np.any(self._bits & ~self._ends)
-
-    @property
-    def complete(self) -> bool:
-        return self._matcher.is_accepting() and not self._matcher.is_error()
-
-    def copy(self) -> MatcherGuide:
-        return MatcherGuide(self._matcher.deep_copy(), self._ends, self._size, self._param)
-
-    def _look(self) -> None:
-        """Bit t of `_bits`: token t may come next."""
-        if self._fresh:
-            return
-        self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
-        if self._matcher.is_error():
-            raise self._failure()
-        self._fresh = True
-
-    def _failure(self) -> RowError:
-        reason = self._matcher.get_error().partition("\n")[0][:_FIRST_LINE]
-        return RowError("invalid_request", f"{self._param} can't be followed: {reason}", self._param)
-
-
 class Guides:
     """The guides of one model. Safe for several threads."""
 
@@ -96,11 +47,18 @@ class Guides:
         """formats: chat templates instead of the model's own; they tell how it calls tools."""
         self._vocabulary = vocabulary
         self._formats = formats or ChatFormats.of_model(vocabulary)
-        self._compiled: OrderedDict[Constraint, MatcherGuide | RowError] = OrderedDict()
+        self._compiled: OrderedDict[Constraint, tuple[MatcherGuide, AnswerText | Ahead | None] | RowError] = (
+            OrderedDict()
+        )
+        self._spelled: OrderedDict[tuple[Any, ...], SpelledLabels | None] = OrderedDict()
         self._lock = Lock()
 
-    def guide(self, constraint: Constraint) -> Guide:
-        """A guide at the beginning of the text. Raises RowError, which names what can't be done."""
+    def guide(self, constraint: Constraint, before: Sequence[int] = (), *, heals: bool = True) -> LabelGuide:
+        """A guide at the beginning of the text. Raises RowError, which names what can't be done.
+
+        before: the prompt. heals: whether a label may take the prompt's last tokens back, to be spelled with
+        their text.
+        """
         with self._lock:
             found = self._compiled.get(constraint)
             if found is None:
@@ -110,11 +68,56 @@ class Guides:
             self._compiled.move_to_end(constraint)
             if isinstance(found, RowError):
                 raise found
-            return found.copy()
+            matcher, text = found[0].copy(), found[1]
+        text = text.copy() if isinstance(text, AnswerText) else text
+        spell = partial(self._spell, constraint, heals)
+        guide = LabelGuide(matcher, text, before[-KNOWN:], spell, self._piece)
+        guide.look()
+        return guide
 
-    def _compile(self, constraint: Constraint) -> MatcherGuide | RowError:
+    def _spell(
+        self,
+        constraint: Constraint,
+        heals: bool,
+        said: bytes,
+        ahead: Ahead,
+        before: Sequence[int],
+        at: MatcherGuide,
+    ) -> SpelledLabels | None:
+        """The same for all rows that have said the same behind prompts that end alike."""
+        most_back = KNOWN if heals and not said else 0
+        key = (constraint, said, self._speller.context(before), most_back)
+        with self._lock:
+            if key in self._spelled:
+                self._spelled.move_to_end(key)
+                return self._spelled[key]
+        found = spell_labels(ahead, before, self._speller, self._ends_after(ahead, at), most_back=most_back)
+        with self._lock:
+            self._spelled[key] = found
+            if len(self._spelled) > CACHED_LABELS:
+                self._spelled.popitem(last=False)
+        return found
+
+    def _ends_after(self, ahead: Ahead, at: MatcherGuide) -> EndsAfter:
+        def ends_after(tokens: Tokens, extra: int) -> Tokens:
+            if ahead.whole:
+                return self._vocabulary.end_tokens
+            guide = at.copy()
+            guide.accept_text(self._speller.text(tokens)[extra:])
+            is_string = ahead.closers[0].startswith(b'"')
+            first = b'"' if is_string else b",}]"
+            found = guide.allowed()
+            return tuple(
+                t for t in found if self._vocabulary.is_eog(t) or self._speller.piece(t)[:1] in first
+            )
+
+        return ends_after
+
+    def _compile(self, constraint: Constraint) -> tuple[MatcherGuide, AnswerText | Ahead | None] | RowError:
+        form = self._form(constraint)
         try:
-            grammar = grammar_of(constraint, self._form(constraint), self._literal)
+            grammar = grammar_of(constraint, form, self._literal)
+            letters = grammar_of(constraint, form)
         except RowError as error:
             return error
         _, messages = LLMatcher.validate_grammar_with_warnings(grammar, self._tokenizer)
@@ -123,7 +126,12 @@ class Guides:
         matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=_LIMITS)
         if matcher.is_error():
             return grammar_error(constraint, matcher.get_error())
-        return MatcherGuide(matcher, self._ends, self._vocabulary.size, constraint.param)
+        guide = MatcherGuide(matcher, self._tokenizer, self._ends, self._vocabulary.size, constraint.param)
+        return guide, answer_text(constraint, letters)
+
+    def _piece(self, token: int) -> bytes:
+        """A control token's text too, where a constraint asks for one."""
+        return self._vocabulary.piece(token) or self._control_pieces.get(token, b"")
 
     def _form(self, constraint: Constraint) -> ToolForm | None:
         return self._formats.for_tools.form if constraint.kind == "tools" else None
@@ -141,6 +149,14 @@ class Guides:
     @cached_property
     def _controls(self) -> dict[str, int]:
         return control_tokens(self._vocabulary)
+
+    @cached_property
+    def _control_pieces(self) -> dict[int, bytes]:
+        return {token: text.encode() for text, token in self._controls.items()}
+
+    @cached_property
+    def _speller(self) -> Speller:
+        return Speller(self._vocabulary, self._controls)
 
     @cached_property
     def _tokenizer(self) -> LLTokenizer:

@@ -1,63 +1,101 @@
-"""The probability of every label, from as few of the model's decisions as tell them apart."""
+"""Labels as the model's tokens: what may come next in an answer, spelled in its place."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
-Tokens = tuple[int, ...]
+from pipeline.constraint.answer_text import Ahead
+from pipeline.constraint.spelling import Speller, Spelling, Tokens
+from pipeline.engine.labels import Labels
+
+EndsAfter = Callable[[Tokens, int], Tokens]
+"""The tokens that may end a label behind its own tokens, the first so many bytes of which aren't its own."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fork:
-    """Where labels part. path: the tokens that they have in common so far. branches: the tokens that lead
-    on, each with the labels behind it; the tokens that end an answer stand for a label that ends here."""
+class SpelledLabels:
+    """due: tokens that all labels begin with. labels: what follows these; None where there is only one label.
+    closings: behind each label, the token that is sure to come; () where several may.
+    whole: a label ends the answer. back, extra: as of `Spelling`."""
 
-    path: Tokens
-    branches: tuple[tuple[Tokens, Tokens], ...]
-
-    @property
-    def tokens(self) -> Tokens:
-        """The tokens whose log-probabilities after `path` are needed."""
-        return tuple(token for tokens, _ in self.branches for token in tokens)
-
-
-class LabelTree:
-    """The tree of a row's labels over tokens."""
-
-    def __init__(self, texts: Mapping[str, str], tokenize: Callable[[str], Sequence[int]], ends: Tokens):
-        """texts: how each label stands in an answer. ends: the tokens that end an answer."""
-        self.labels = tuple(texts)
-        self._ends = ends
-        self.forks = tuple(self._forks([tuple(tokenize(text)) for text in texts.values()]))
-
-    def logprobs(self, scores: Sequence[Sequence[float]]) -> dict[str, float]:
-        """The natural-log probability of each label among the labels: what sampling within them at
-        temperature 1 would draw. scores: of each fork, the log-probabilities of its tokens."""
-        totals = [0.0] * len(self.labels)
-        for fork, found in zip(self.forks, scores, strict=True):
-            values = iter(found)
-            weights = [_log_sum([next(values) for _ in tokens]) for tokens, _ in fork.branches]
-            whole = _log_sum(weights)
-            for (_, labels), weight in zip(fork.branches, weights, strict=True):
-                for label in labels:
-                    totals[label] += weight - whole
-        return dict(zip(self.labels, totals, strict=True))
-
-    def _forks(self, tokens: Sequence[Tokens]) -> Iterator[Fork]:
-        pending: list[tuple[Tokens, Tokens]] = [((), tuple(range(len(tokens))))] if len(tokens) > 1 else []
-        while pending:
-            path, labels = pending.pop()
-            branches: dict[Tokens, Tokens] = {}
-            for label in labels:
-                following = tokens[label][len(path) : len(path) + 1] or self._ends
-                branches[following] = (*branches.get(following, ()), label)
-            if len(branches) > 1:
-                yield Fork(path, tuple(branches.items()))
-            pending += [(path + token, behind) for token, behind in branches.items() if len(behind) > 1]
+    due: Tokens
+    labels: Labels | None
+    closings: tuple[Tokens, ...]
+    whole: bool
+    back: int
+    extra: int
 
 
-def _log_sum(values: Sequence[float]) -> float:
-    peak = max(values)
-    return peak + math.log(sum(math.exp(value - peak) for value in values))
+def spell_labels(
+    ahead: Ahead, before: Sequence[int], speller: Speller, ends_after: EndsAfter, *, most_back: int
+) -> SpelledLabels | None:
+    """None where the vocabulary can't write a label. before: the tokens that the text stands behind.
+    most_back: how many of them the labels may take back."""
+    found = [
+        speller.spell(before, (text + closer).decode(), most_back=most_back)
+        for text, closer in zip(ahead.texts, ahead.closers, strict=True)
+    ]
+    back = max(spelling.back for spelling in found)
+    spelled = [_aligned(spelling, before, back, speller) for spelling in found]
+    extra = spelled[0].extra
+    if any(spelling.extra != extra for spelling in spelled):
+        return spell_labels(ahead, (), speller, ends_after, most_back=0) if before else None
+    parts = [
+        _parts(spelling, len(text), speller) for spelling, text in zip(spelled, ahead.texts, strict=True)
+    ]
+    if any(
+        speller.text(spelling.tokens)[extra:] != text + closer
+        for spelling, text, closer in zip(spelled, ahead.texts, ahead.closers, strict=True)
+    ):
+        return None
+    begins = _beginnings(ahead.texts)
+    ends = [
+        ends_after(tokens, extra) if begins[at] and not over else ()
+        for at, (tokens, _, over) in enumerate(parts)
+    ]
+    size = 0 if len(parts) == 1 else _shared([tokens for tokens, _, _ in parts])
+    labels = Labels(
+        ahead.place,
+        ahead.names,
+        tuple(tokens[size:] for tokens, _, _ in parts),
+        tuple(ends),
+    )
+    closings = tuple(closing for _, closing, _ in parts)
+    if len(parts) == 1:
+        return SpelledLabels(parts[0][0], None, closings, ahead.whole, back, extra)
+    return SpelledLabels(parts[0][0][:size], labels, closings, ahead.whole, back, extra)
+
+
+def _aligned(spelling: Spelling, before: Sequence[int], back: int, speller: Speller) -> Spelling:
+    """The same tokens, from `back` tokens before on."""
+    more = tuple(before[len(before) - back : len(before) - spelling.back])
+    return Spelling(more + spelling.tokens, back, spelling.extra + len(speller.text(more)))
+
+
+def _parts(spelling: Spelling, size: int, speller: Speller) -> tuple[Tokens, Tokens, bool]:
+    """The tokens that begin within the label of `size` bytes, the one behind them, and whether the last of
+    the label's goes beyond it."""
+    at, count = -spelling.extra, 0
+    while count < len(spelling.tokens) and at < size:
+        at += len(speller.piece(spelling.tokens[count]))
+        count += 1
+    closing = spelling.tokens[count : count + 1] if at == size else ()
+    return spelling.tokens[:count], closing, at > size
+
+
+def _beginnings(texts: Sequence[bytes]) -> list[bool]:
+    """Whether each text is the beginning of another one."""
+    order = sorted(range(len(texts)), key=lambda at: texts[at])
+    found = [False] * len(texts)
+    for one, following in pairwise(order):
+        found[one] = texts[following].startswith(texts[one])
+    return found
+
+
+def _shared(tokens: Sequence[Tokens]) -> int:
+    """How many tokens all begin with."""
+    first, last = min(tokens), max(tokens)
+    pairs = zip(first, last, strict=False)
+    return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(first), len(last)))

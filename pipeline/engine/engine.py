@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.engine.blocks import whole_blocks
-from pipeline.engine.logprobs import TokenLogprob, log_probabilities, token_logprob
+from pipeline.engine.logprobs import TokenLogprob, token_logprob
 from pipeline.engine.model import GenerativeModel, NoRoom
 from pipeline.engine.scheduler import Limits, Scheduler
 from pipeline.engine.sequence import FinishReason, Outcome, Sampled, Sequence, State
@@ -127,14 +127,16 @@ class Engine:
             row = self._inbox.popleft()
             self._scheduler.submit(row)
             self.counters.completion_tokens += len(row.tokens)
-            if row.ended and not row.scored:
+            if row.ended:
                 self._finish(row, row.ended)
 
     def _begin(self, row: Sequence) -> None:
-        row.begin(skip_forced=self._skip_forced)
+        row.begin(skip_forced=self._skip_forced, limit=self._model.context)
         if row.lead and not np.array_equal(row.beginning, row.lead.beginning):
             row.lead.followers -= 1
             row.lead = None
+        if row.lead:
+            row.share_judgements(row.lead)
         if self._reproducible:
             row.blocks = whole_blocks(row.beginning, self._control)
 
@@ -200,23 +202,40 @@ class Engine:
     def _sample(self, ready: list[Ready]) -> None:
         for row, logits in ready:
             self._note_first(row, logits)
-        choosing = [(row, logits) for row, logits in ready if not row.ended]
+        weighing = [pair for pair in ready if pair[0].decides]
+        choosing = [pair for pair in ready if not pair[0].decides]
         for (row, _), sampled in zip(choosing, self._choose(choosing), strict=True):
             if isinstance(sampled, RowError):
                 self._leave(row, sampled)
             else:
                 self._push(row, *sampled)
-        for row, _ in ready:
-            if row.ended:
-                self._finish(row, row.ended)
+        for row, logits in weighing:
+            self._weigh(row, logits)
 
     def _push(self, row: Sequence, token: int, logprob: TokenLogprob | None) -> None:
-        row.state = State.DECODE
-        before = len(row.tokens)
         if logprob:
             row.found_logprobs.append(logprob)
+        self._continue(row, lambda: row.push(token, ends=self._model.vocabulary.is_eog(token)))
+
+    def _weigh(self, row: Sequence, logits: NDArray[np.float32]) -> None:
+        """A choice of labels looks at the logits. The cells of what was tried out are forgotten."""
+        filled = row.filled
+        self._continue(row, lambda: row.weigh(logits))
+        if row.state is State.FINISHED:
+            return
+        if row.filled < filled:
+            row.filled = row.filled if self._model.shares_prefixes else 0
+            self._model.forget(row.slot, row.filled)
+        if row.at_hand is not None:
+            logits, row.at_hand = row.at_hand, None
+            self._sample([(row, logits)])
+
+    def _continue(self, row: Sequence, take: Callable[[], FinishReason | None]) -> None:
+        """The row takes what it needed logits for, and leaves where it is finished."""
+        row.state = State.DECODE
+        before = len(row.tokens)
         try:
-            reason = row.push(token, ends=self._model.vocabulary.is_eog(token))
+            reason = take()
         except RowError as error:
             self._leave(row, error)
             return
@@ -230,11 +249,9 @@ class Engine:
         return [heavy[row].result() if row in heavy else row.sample(logits) for row, logits in ready]
 
     def _note_first(self, row: Sequence, logits: NDArray[np.float32]) -> None:
-        """What others will ask of the logits after a row's beginning."""
+        """Keeps the logits after the beginning for the rows that take it over."""
         if row.state is not State.PREFILL:
             return
-        if row.scored and not row.scores:
-            row.scores = log_probabilities(logits, row.scored)
         if row.followers and row.first_logits is None:
             row.first_logits = logits.copy()
         if row.lead and row.lead.first_logits is not None:

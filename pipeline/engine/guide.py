@@ -7,6 +7,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.engine.labels import Labels
+
 
 class Guide(Protocol):
     """What one row may still say, token by token. RowError is raised where it can't be followed further."""
@@ -20,6 +22,13 @@ class Guide(Protocol):
 
     def forced(self) -> list[int]:
         """The tokens that must come next, none of them accepted yet; [] where there is a choice."""
+
+    def labels(self) -> Labels | None:
+        """The labels of which one comes next, where the text goes on with one of a few; None elsewhere, and
+        where tokens are forced. Each has at least one token, or an end."""
+
+    def choose(self, label: int) -> None:
+        """Of `labels`, the text goes on with this one: its tokens are forced."""
 
     @property
     def done(self) -> bool:

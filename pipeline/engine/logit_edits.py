@@ -32,13 +32,18 @@ class Bias:
     def __init__(self, biases: Sequence[tuple[int, float]]) -> None:
         """biases: token ids, each once, and what is added to their logits."""
         self._tokens = np.array([token for token, _ in biases], np.int64)
-        self._values = np.array([-np.inf if b <= _BAN else b for _, b in biases], np.float32)
+        self._values = np.array([bias_of(value) for _, value in biases], np.float32)
 
     def apply(self, logits: NDArray[np.float32]) -> None:
         logits[self._tokens] += self._values
 
     def accept(self, token: int) -> None:
         pass
+
+
+def bias_of(value: float) -> float:
+    """What a logit gains by a value of logit_bias."""
+    return -np.inf if value <= _BAN else value
 
 
 class HeldEnds:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,19 +19,14 @@ class TokenLogprob:
 
 def token_logprob(logits: NDArray[np.float32], token: int, top: int) -> TokenLogprob:
     """logits: shape [vocabulary]. top: how many of the likeliest tokens to tell."""
-    total = _log_sum(logits)
+    total = log_sum(logits)
     best = np.argpartition(logits, -top)[-top:] if top else np.empty(0, np.int64)
     best = best[np.lexsort((best, -logits[best]))]
     likeliest = tuple((int(t), float(logits[t]) - total) for t in best)
     return TokenLogprob(token, float(logits[token]) - total, likeliest)
 
 
-def log_probabilities(logits: NDArray[np.float32], tokens: Sequence[int]) -> tuple[float, ...]:
-    """Of `tokens`, from logits of shape [vocabulary]."""
-    total = _log_sum(logits)
-    return tuple(float(logits[token]) - total for token in tokens)
-
-
-def _log_sum(logits: NDArray[np.float32]) -> float:
+def log_sum(logits: NDArray[np.float32]) -> float:
+    """The natural log of the sum of exp(logits)."""
     peak = float(logits.max())
     return peak + float(np.log(np.exp(logits - np.float32(peak)).sum(dtype=np.float64)))

@@ -6,7 +6,7 @@ Source of the order and of each formula: llama.cpp, common/sampling.cpp and src/
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Protocol
 
@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.engine.choices import Choice, Draw, Exclusion, Greedy, Mirostat
-from pipeline.engine.logit_edits import Bias, HeldEnds, LogitEdit, Penalties
+from pipeline.engine.label_draw import LabelDraw, LabelParams
+from pipeline.engine.logit_edits import Bias, HeldEnds, LogitEdit, Penalties, bias_of
 from pipeline.engine.model import Vocabulary
 from pipeline.errors import RowError
 
@@ -27,6 +28,7 @@ class SamplingParams:
     min_tokens, ignore_eos: hold `end_tokens` back for so many tokens, or for ever.
     dry_penalty_last_n: how many tokens dry looks back, -1 for all, 0 for none.
     mirostat: 1 or 2; takes the place, as in llama.cpp, of all but logit_bias and temperature.
+    labels: how labels are chosen, to which only temperature, seed and logit_bias apply by themselves.
     The other fields are llama.cpp's, by its names.
     """
 
@@ -53,10 +55,15 @@ class SamplingParams:
     mirostat: int = 0
     mirostat_tau: float = 5.0
     mirostat_eta: float = 0.1
+    labels: LabelParams = field(default_factory=LabelParams)
 
 
 class Sampler(Protocol):
     """One row's tokens, chosen one after the other. Different rows' may be used in different threads."""
+
+    @property
+    def labels(self) -> LabelDraw:
+        """How the row's labels are chosen."""
 
     @property
     def heavy(self) -> bool:
@@ -75,9 +82,10 @@ class Sampler(Protocol):
 class SamplerChain:
     """Edits of the logits, one after the other, and a choice."""
 
-    def __init__(self, edits: Sequence[LogitEdit], choice: Choice) -> None:
+    def __init__(self, edits: Sequence[LogitEdit], choice: Choice, labels: LabelDraw) -> None:
         self._edits = edits
         self._choice = choice
+        self.labels = labels
 
     @property
     def heavy(self) -> bool:
@@ -98,7 +106,7 @@ def new_sampler(params: SamplingParams, prompt: list[int], vocabulary: Vocabular
     """A sampler at the end of `prompt`; the same arguments give one that repeats its draws.
 
     Raises RowError where a token of logit_bias isn't one, or the model can't do what `params` ask."""
-    return SamplerChain(list(_edits(params, prompt, vocabulary)), _choice(params))
+    return SamplerChain(list(_edits(params, prompt, vocabulary)), _choice(params), _labels(params))
 
 
 def _edits(params: SamplingParams, prompt: list[int], vocabulary: Vocabulary) -> Iterator[LogitEdit]:
@@ -159,6 +167,11 @@ def _choice(params: SamplingParams) -> Choice:
         temperature=params.temperature,
         seed=params.seed,
     )
+
+
+def _labels(params: SamplingParams) -> LabelDraw:
+    bias = tuple((token, bias_of(value)) for token, value in params.logit_bias)
+    return LabelDraw(replace(params.labels, temperature=params.temperature, seed=params.seed, bias=bias))
 
 
 def _exclusion(params: SamplingParams) -> Exclusion | None:

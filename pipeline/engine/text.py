@@ -10,10 +10,12 @@ class TextStream:
     """The text of one generation, as its tokens come.
 
     piece: the bytes of a token. stops: strings that end the text and are no part of it.
+    skip: bytes at the beginning of the tokens that are no part of it either.
     """
 
-    def __init__(self, piece: Callable[[int], bytes], stops: tuple[str, ...] = ()) -> None:
+    def __init__(self, piece: Callable[[int], bytes], stops: tuple[str, ...] = (), skip: int = 0) -> None:
         self._piece = piece
+        self._skip = self._to_skip = skip
         self._stops = stops
         self._longest = max(map(len, stops), default=0)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -24,11 +26,13 @@ class TextStream:
 
     def restart(self) -> TextStream:
         """A stream like this one was before its first token."""
-        return TextStream(self._piece, self._stops)
+        return TextStream(self._piece, self._stops, self._skip)
 
     def push(self, token: int) -> bool:
         """Takes the next token. True: a stop string is complete, and the text ends before it."""
-        self._stopped = self._append(self._decoder.decode(self._piece(token)))
+        piece = self._piece(token)
+        own, self._to_skip = piece[self._to_skip :], max(0, self._to_skip - len(piece))
+        self._stopped = self._append(self._decoder.decode(own))
         return self._stopped
 
     def finish(self) -> str:

@@ -8,8 +8,6 @@ from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.request.fields import Fields, wrong
 
-_BARE = frozenset({"enum", "type", "title", "description", "default", "$schema"})
-
 
 class JsonSchema(Fields):
     """OpenAI's wrapper of a schema; the answer keeps to the schema whether `strict` or not."""
@@ -50,16 +48,6 @@ class ResponseFormat(Fields):
         if self.json_schema is not None:
             return self.json_schema.schema_, "response_format.json_schema.schema"
         return self.schema_ or {"type": "object"}, "response_format.schema"
-
-    @property
-    def strings(self) -> tuple[str, ...]:
-        """The strings of a schema that is an enum of strings and nothing else, else ()."""
-        schema = self.json_schema.schema_ if self.json_schema else {}
-        values = schema.get("enum")
-        bare = schema.keys() <= _BARE and schema.get("type", "string") == "string"
-        if not bare or not isinstance(values, list) or not all(isinstance(v, str) for v in values):
-            return ()
-        return tuple(dict.fromkeys(values))
 
 
 def _unless_any_text(value: ResponseFormat | None) -> ResponseFormat | None:

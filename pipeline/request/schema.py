@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -44,23 +43,6 @@ class GenerationFields(_AnyRequest, SamplingFields):
     label_logprobs: bool = Field(False, description="true or false")
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        """The labels whose probabilities are asked for, in the request's order; () without label_logprobs."""
-        return self.choices if self.label_logprobs else ()
-
-    @property
-    def choices(self) -> tuple[str, ...]:
-        """The strings among which the answer is; () where it isn't one of a few strings."""
-        if self.guided_choice or not self.response_format:
-            return self.guided_choice
-        return self.response_format.strings
-
-    @property
-    def choice_texts(self) -> tuple[str, ...]:
-        """What the model writes for each of `choices`: a JSON string where a schema asks for one."""
-        return self.guided_choice or tuple(json.dumps(text, ensure_ascii=False) for text in self.choices)
-
-    @property
     def top(self) -> int | None:
         """How many of the likeliest tokens to report at each place; None: no log-probabilities."""
         raise NotImplementedError
@@ -81,8 +63,8 @@ class GenerationFields(_AnyRequest, SamplingFields):
         for name in ("ignore_eos", "min_tokens"):
             if asked and getattr(self, name):
                 raise _conflict(name, f"can't be combined with {asked[0]}, which decides where it ends")
-        if self.label_logprobs and not self.choices:
-            needed = "guided_choice, or a response_format whose schema is an enum of strings"
+        if self.label_logprobs and not asked:
+            needed = "something that leaves few answers, or few values: guided_choice or response_format"
             raise _conflict("label_logprobs", f"needs {needed}")
 
 

@@ -1,14 +1,14 @@
-"""What one row asks of the engine: a sequence for each choice, and one for each fork of its labels."""
+"""What one row asks of the engine: a sequence for each choice."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from hashlib import blake2b
 
-from pipeline.constraint.labels import LabelTree, Tokens
-from pipeline.engine.guide import Guide
+from pipeline.constraint.label_guide import LabelGuide
+from pipeline.engine.label_draw import LabelParams
 from pipeline.engine.model import Vocabulary
 from pipeline.engine.runner import NewSequence
 from pipeline.engine.sampling import SamplingParams, new_sampler
@@ -20,33 +20,36 @@ from pipeline.request.schema import CompletionRequest, GenerationFields
 from pipeline.text.pieces import Piece
 
 # What a request says of its sampling, by the names that the engine knows.
-_SAMPLING = {field.name for field in fields(SamplingParams)} - {"seed", "end_tokens"}
+_SAMPLING = {field.name for field in fields(SamplingParams)} - {"seed", "end_tokens", "labels"}
+# Cuts that are made among labels where the request itself asks for them: the defaults are made for
+# vocabularies, and would leave out labels that the row offers.
+_LABEL_CUTS = ("top_k", "top_p", "min_p")
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A row's choices, and the log-probability of each of its labels, where asked for."""
+    """A row's choices."""
 
     choices: tuple[Generation, ...]
-    labels: dict[str, float] | None = None
 
     @property
     def size(self) -> int:
         """About how many numbers it holds."""
-        likeliest = (len(place.top) for choice in self.choices for place in choice.logprobs)
-        return sum(choice.completion_tokens for choice in self.choices) + 4 * sum(likeliest) + 64
+        likeliest = sum(len(place.top) for choice in self.choices for place in choice.logprobs)
+        labels = sum(len(decision.scores) for choice in self.choices for decision in choice.decisions)
+        return sum(choice.completion_tokens for choice in self.choices) + 4 * likeliest + 4 * labels + 64
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """name: the row's. tokens: its prompt. piece: the bytes of an answer's token."""
+    """name: the row's. tokens: its prompt. piece: the bytes of an answer's token. guide: at the beginning of
+    its answer."""
 
     name: str
     request: GenerationFields
     tokens: list[int]
     piece: Piece
-    guide: Guide | None = None
-    labels: LabelTree | None = None
+    guide: LabelGuide | None = None
 
     @property
     def choices(self) -> int:
@@ -54,55 +57,38 @@ class Ask:
         return self.request.n if _draws(self.request) else 1
 
     def sequences(self, vocabulary: Vocabulary, seconds: float) -> list[NewSequence]:
-        """seconds: the row's deadline. What becomes of the sequences goes to `answer`, in order."""
-        lead: list[Generating] = []
-        return [*self._choices(lead, vocabulary, seconds), *self._probes(lead, vocabulary, seconds)]
+        """One for each choice; their outcomes go to `answer`, in order. seconds: the row's deadline."""
+        request, lead = self.request, list[Generating]()
+        healed, skipped = (self.guide.healed, self.guide.skipped) if self.guide else (0, 0)
+        stream = TextStream(self.piece, tuple(request.stop), skipped)
+        prompt = self.tokens[: len(self.tokens) - healed]
 
-    def answer(self, outcomes: Sequence[Outcome]) -> Answer | RowError:
-        if error := next((outcome for outcome in outcomes if isinstance(outcome, RowError)), None):
-            return error
-        generations = [outcome for outcome in outcomes if isinstance(outcome, Generation)]
-        choices, probes = generations[: self.choices], generations[self.choices :]
-        same = self.request.n // self.choices
-        labels = self.labels.logprobs([probe.scores for probe in probes]) if self.labels else None
-        return Answer(tuple(choices * same), labels)
-
-    def _choices(
-        self, lead: list[Generating], vocabulary: Vocabulary, seconds: float
-    ) -> Iterator[NewSequence]:
-        request = self.request
-        stream = TextStream(self.piece, tuple(request.stop))
-
-        def new(seed: int, on_finish: Callable[[Outcome], None]) -> Generating:
+        def new(number: int, on_finish: Callable[[Outcome], None]) -> Generating:
+            params = _params(request, self._seed(number), vocabulary)
             row = Generating(
-                prompt=self.tokens,
+                prompt=prompt,
                 max_tokens=request.max_tokens,
-                new_sampler=partial(new_sampler, _params(request, seed, vocabulary), self.tokens, vocabulary),
+                new_sampler=partial(new_sampler, params, self.tokens, vocabulary),
                 stream=stream,
                 on_finish=on_finish,
                 guide=self.guide,
                 logprobs=request.top,
-                echo=isinstance(request, CompletionRequest) and request.echo and request.top is not None,
+                echo=echoes(request),
+                every_label=request.label_logprobs and not number,
+                healed=healed,
                 lead=lead[0] if lead else None,
                 seconds=seconds,
             )
             lead.append(row)
             return row
 
-        return (partial(new, self._seed(number)) for number in range(self.choices))
+        return [partial(new, number) for number in range(self.choices)]
 
-    def _probes(
-        self, lead: list[Generating], vocabulary: Vocabulary, seconds: float
-    ) -> Iterator[NewSequence]:
-        def new(path: Tokens, scored: Tokens, on_finish: Callable[[Outcome], None]) -> Generating:
-            prompt = [*self.tokens, *path]
-            sampler = partial(new_sampler, SamplingParams(), prompt, vocabulary)
-            stream = TextStream(self.piece)
-            return Generating(
-                prompt, 0, sampler, stream, on_finish, scored=scored, lead=lead[0], seconds=seconds
-            )
-
-        return (partial(new, fork.path, fork.tokens) for fork in (self.labels.forks if self.labels else ()))
+    def answer(self, outcomes: Sequence[Outcome]) -> Answer | RowError:
+        if error := next((outcome for outcome in outcomes if isinstance(outcome, RowError)), None):
+            return error
+        generations = [outcome for outcome in outcomes if isinstance(outcome, Generation)]
+        return Answer(tuple(generations * (self.request.n // self.choices)))
 
     def _seed(self, number: int) -> int:
         """A row without a seed gets one from its name, so that a retry gives the same text."""
@@ -117,8 +103,9 @@ def key_of(request: GenerationFields) -> bytes | None:
     """Equal for requests with one and the same answer; None where a seed of the row's own draws it."""
     if _draws(request) and request.seed is None:
         return None
-    asked = request.model_dump_json()
-    return blake2b(f"{type(request).__name__} {asked}".encode(), digest_size=16).digest()
+    cuts = sorted(request.model_fields_set & set(_LABEL_CUTS))
+    asked = f"{type(request).__name__} {cuts} {request.model_dump_json()}"
+    return blake2b(asked.encode(), digest_size=16).digest()
 
 
 def _draws(request: GenerationFields) -> bool:
@@ -128,4 +115,12 @@ def _draws(request: GenerationFields) -> bool:
 
 def _params(request: GenerationFields, seed: int, vocabulary: Vocabulary) -> SamplingParams:
     asked = {name: getattr(request, name) for name in _SAMPLING}
-    return SamplingParams(**asked | {"seed": seed, "end_tokens": vocabulary.end_tokens})
+    cuts = {name: getattr(request, name) for name in _LABEL_CUTS if name in request.model_fields_set}
+    return SamplingParams(
+        **asked | {"seed": seed, "end_tokens": vocabulary.end_tokens, "labels": LabelParams(**cuts)}
+    )
+
+
+def echoes(request: GenerationFields) -> bool:
+    """Whether the log-probabilities of the prompt's own tokens are asked for."""
+    return isinstance(request, CompletionRequest) and request.echo and request.top is not None

@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
 from pipeline.answer.answers import Answers
 from pipeline.constraint.constraints import constraint_of
 from pipeline.constraint.guides import Guides
-from pipeline.constraint.labels import LabelTree
 from pipeline.engine.model import Vocabulary
 from pipeline.engine.runner import Runner
 from pipeline.errors import RowError
 from pipeline.request.fields import UNLIMITED
 from pipeline.request.rows import Row
 from pipeline.request.schema import ChatRequest, CompletionRequest, EmbeddingRequest
-from pipeline.respond.ask import Answer, Ask, key_of
+from pipeline.respond.ask import Answer, Ask, echoes, key_of
 from pipeline.respond.responders import Pulse, Record, served
 from pipeline.respond.reuse import Claims, Elsewhere
 from pipeline.text.chat_format import ChatFormats
@@ -26,8 +24,6 @@ from pipeline.text.pieces import Piece, Pieces
 from pipeline.text.prompts import PromptBuilder
 
 Result = Answer | RowError
-
-_TREES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +72,6 @@ class GenerativeResponder:
         self._reuse = reuse
         self._elsewhere = elsewhere
         self._claims: Claims[Result] = Claims()
-        # Rows of a job share their labels.
-        self._tree = lru_cache(_TREES)(self._new_tree)
 
     def respond(self, rows: Sequence[Row], attempts: int) -> list[Record]:
         jobs = [self._claim(row) for row in rows]
@@ -163,8 +157,9 @@ class GenerativeResponder:
         self._check_length(request)
         tokens = self._prompts.build(request)
         constraint = constraint_of(request)
-        guide = self._guides.guide(constraint) if constraint else None
-        return Ask(row.custom_id, request, tokens, self._piece(request), guide, self._labels(request))
+        heals = not echoes(request)
+        guide = self._guides.guide(constraint, tokens, heals=heals) if constraint else None
+        return Ask(row.custom_id, request, tokens, self._piece(request), guide)
 
     def _piece(self, request: ChatRequest | CompletionRequest) -> Piece:
         if not isinstance(request, ChatRequest):
@@ -177,18 +172,9 @@ class GenerativeResponder:
             reason = f"max_tokens must be an integer from 1 to {self._limit}, the model's context limit"
             raise RowError("invalid_request", f"{reason}, not {request.max_tokens}", "max_tokens")
 
-    def _labels(self, request: ChatRequest | CompletionRequest) -> LabelTree | None:
-        return self._tree(request.choices, request.choice_texts) if request.label_logprobs else None
-
-    def _new_tree(self, labels: tuple[str, ...], texts: tuple[str, ...]) -> LabelTree:
-        def tokenize(text: str) -> list[int]:
-            return self._vocabulary.tokenize(text, add_special=False, parse_special=False)
-
-        return LabelTree(dict(zip(labels, texts, strict=True)), tokenize, self._vocabulary.end_tokens)
-
     def _record(self, job: _Job, attempts: int, *, reused: bool) -> Record:
         row, result = job.row, job.result.result()
         if isinstance(result, RowError):
             return self._answers.error(row.custom_id, result, attempts)
         write = self._answers.chat if isinstance(row.request, ChatRequest) else self._answers.completion
-        return write(row, result.choices, attempts, result.labels, reused=reused)
+        return write(row, result.choices, attempts, reused=reused)
