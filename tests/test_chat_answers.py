@@ -14,6 +14,7 @@ from openai.types.chat import ChatCompletion
 
 from pipeline.answer.answers import Answers
 from pipeline.answer.openai_body import to_openai
+from pipeline.engine.deciding import Decision
 from pipeline.request.rows import Row
 from pipeline.request.schema import parse_request
 from pipeline.text.chat_format import ChatFormats
@@ -121,22 +122,61 @@ def test_half_an_answer_is_never_passed_off_as_valid(
     assert [c["finish_reason"] for c in record["choices"]] == ["stop" if each else "length" for each in whole]
 
 
-@given(st.dictionaries(st.text(), st.floats(-700, 0) | st.just(-math.inf), min_size=1, max_size=6))
+scored = st.dictionaries(
+    st.text(max_size=5), st.floats(-700, 0) | st.just(-math.inf), min_size=1, max_size=6
+).filter(lambda labels: max(labels.values()) > -math.inf)
+
+
+@given(scored)
 def test_labels_have_probabilities_that_add_up_in_the_requests_order(labels: dict[str, float]) -> None:
-    (record,) = through_parquet(generate, generate.chat(Row("a", CHAT), [said("yes")], 1, labels))
+    decision = Decision(None, tuple(labels), tuple(labels.values()), 0)
+    answer = generate.chat(Row("a", CHAT), [said("yes", decisions=(decision,))], 1)
+    (record,) = through_parquet(generate, answer)
     found = record["label_logprobs"]
     assert [entry["label"] for entry in found] == list(labels)
     assert math.isclose(sum(entry["probability"] for entry in found), 1)
-    for entry, (_, logprob) in zip(found, labels.items(), strict=True):
-        assert entry["logprob"] == max(logprob, -9999)
-        for other, (_, others) in zip(found, labels.items(), strict=True):
-            assert entry["probability"] >= other["probability"] or logprob < others
+    peak = max(labels.values())
+    total = peak + math.log(sum(math.exp(value - peak) for value in labels.values()))
+    for entry, logprob in zip(found, labels.values(), strict=True):
+        assert entry["path"] is None
+        assert entry["logprob"] == pytest.approx(max(logprob - total, -9999))
+        assert entry["probability"] == pytest.approx(math.exp(logprob - total))
     body = to_openai(record)
     assert body["label_logprobs"] == found
     ChatCompletion.model_validate(body, strict=True)
 
 
+@given(st.lists(scored, min_size=1, max_size=4))
+def test_the_columns_beside_are_those_of_the_least_certain_decision(places: list[dict[str, float]]) -> None:
+    """Report: a margin that people can use."""
+    decisions = tuple(
+        Decision(f"p{at}", tuple(labels), tuple(labels.values()), 0) for at, labels in enumerate(places)
+    )
+    answer = generate.chat(Row("a", CHAT), [said("yes", decisions=decisions)], 1)
+    (record,) = through_parquet(generate, answer)
+    by_place: dict[str, list[float]] = {}
+    for entry in record["label_logprobs"]:
+        by_place.setdefault(entry["path"], []).append(entry["probability"])
+    margins = {
+        place: values[0] - (values[1] if len(values) > 1 else 0)
+        for place, values in ((place, sorted(found, reverse=True)) for place, found in by_place.items())
+    }
+    assert record["margin"] == pytest.approx(min(margins.values()))
+    assert record["margin"] == pytest.approx(margins[record["label_path"]])
+    mine = [entry for entry in record["label_logprobs"] if entry["path"] == record["label_path"]]
+    chances = {entry["label"]: entry["probability"] for entry in mine}
+    assert record["best_probability"] == max(chances.values()) == chances[record["best_label"]]
+    if len(chances) > 1:
+        rest = [chance for label, chance in chances.items() if label != record["best_label"]]
+        assert chances[record["runner_up"]] == max(rest)
+    else:
+        assert (record["runner_up"], record["margin"]) == (None, 1)
+    entropy = -sum(chance * math.log(chance) for chance in chances.values() if chance)
+    assert record["entropy"] == pytest.approx(entropy, abs=1e-9)
+
+
 def test_rows_that_ask_for_no_labels_have_none() -> None:
     (record,) = through_parquet(generate, generate.chat(Row("a", CHAT), [said("yes")], 1))
     assert record["label_logprobs"] is None
+    assert record["margin"] is None
     assert "label_logprobs" not in to_openai(record)

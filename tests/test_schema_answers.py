@@ -192,7 +192,6 @@ def test_arguments_are_a_json_object(arguments: Any) -> None:
         ({"response_format": FORMAT, "min_tokens": 5}, "min_tokens"),
         ({"min_tokens": 9, "max_tokens": 8}, "min_tokens"),
         ({"label_logprobs": True}, "label_logprobs"),
-        ({"label_logprobs": True, "response_format": FORMAT}, "label_logprobs"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tools": TOOLS, "guided_choice": ["a"]}, "guided_choice"),
         ({"tools": TOOLS, "tool_choice": "required", "response_format": FORMAT}, "response_format"),
@@ -206,16 +205,11 @@ def test_what_contradicts_itself_is_refused(fields: dict[str, Any], param: str) 
     assert (error.code, error.param) == ("invalid_request", param)
 
 
-def test_labels_are_the_choices_that_probabilities_are_asked_for() -> None:
-    assert chat(guided_choice=["a", "b"]).labels == ()
-    assert chat(guided_choice=["b", "a"], label_logprobs=True, n=2).labels == ("b", "a")
-    assert completion(guided_choice=["b", "a"], label_logprobs=True).labels == ("b", "a")
-
-
-def test_an_enum_of_strings_is_a_choice_among_json_strings() -> None:
-    request = chat(response_format=ENUM, label_logprobs=True)
-    assert (request.labels, request.choice_texts) == (("a", "é"), ('"a"', '"é"'))
-    assert chat(response_format=FORMAT).choices == ()
+def test_probabilities_of_labels_need_a_constraint() -> None:
+    assert chat(guided_choice=["b", "a"], label_logprobs=True, n=2).label_logprobs
+    assert completion(response_format=FORMAT, label_logprobs=True).label_logprobs
+    assert chat(response_format=ENUM, label_logprobs=True).label_logprobs
+    assert "guided_choice or response_format" in refusal(label_logprobs=True).message
 
 
 def test_a_null_const_in_json_is_kept() -> None:

@@ -37,14 +37,14 @@ def label_columns(decisions: Sequence[Decision]) -> Record:
     if not scored:
         return {}
     decision, logprobs = min(scored, key=lambda pair: _margin(pair[1]))
-    best, second = _falling(logprobs)[:2]
+    best, *others = _falling(logprobs)
     return {
         "label_logprobs": [each for decided in scored for each in _each(*decided)],
         "best_label": decision.names[best],
         "best_probability": math.exp(logprobs[best]),
-        "runner_up": decision.names[second],
+        "runner_up": decision.names[others[0]] if others else None,
         "margin": _margin(logprobs),
-        "entropy": -sum(math.exp(value) * value for value in logprobs if value > -math.inf),
+        "entropy": sum(-math.exp(value) * value for value in logprobs if value > -math.inf),
         "label_path": decision.place,
     }
 
@@ -57,8 +57,8 @@ def _each(decision: Decision, logprobs: Sequence[float]) -> list[Record]:
 
 
 def _margin(logprobs: Sequence[float]) -> float:
-    best, second = _falling(logprobs)[:2]
-    return math.exp(logprobs[best]) - math.exp(logprobs[second])
+    best, *others = (math.exp(logprobs[label]) for label in _falling(logprobs))
+    return best - (others[0] if others else 0.0)
 
 
 def _falling(logprobs: Sequence[float]) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from os.path import commonpath
 from typing import Any
 
 from llguidance import LLMatcher
@@ -38,16 +39,16 @@ class Ahead:
 class AnswerText:
     """The bytes of one answer. Reading is cheap: it knows nothing of the model's vocabulary."""
 
-    def __init__(self, matcher: LLMatcher, place: JsonPlace | None, order: Sequence[Any]) -> None:
-        """matcher: over `byte_tokenizer`. place: where the text is JSON. order: JSON values, those that come
-        first among labels."""
-        self._matcher, self._place, self._order = matcher, place, order
+    def __init__(self, matcher: LLMatcher, place: JsonPlace | None, enums: Sequence[Sequence[Any]]) -> None:
+        """matcher: over `byte_tokenizer`. place: where the text is JSON. enums: the schema's, whose order
+        labels have."""
+        self._matcher, self._place, self._enums = matcher, place, enums
         self._tried = -1
         self.said = b""
 
     def copy(self) -> AnswerText:
         place = self._place.copy() if self._place else None
-        copy = AnswerText(self._matcher.deep_copy(), place, self._order)
+        copy = AnswerText(self._matcher.deep_copy(), place, self._enums)
         copy._tried, copy.said = self._tried, self.said
         return copy
 
@@ -71,7 +72,10 @@ class AnswerText:
         texts = [text for text in found or () if _is_text(text)]
         if not found or len(texts) < len(found):
             return None
-        names = tuple(text.decode() for text in texts)
+        # What was forced before, and goes on here, is in no label's name.
+        lead = commonpath([text.decode() for text in texts]) if self.said else ""
+        lead = lead[: len(lead) - len(lead.split()[-1])] if lead.strip() and not lead[-1].isspace() else lead
+        names = tuple(text.decode()[len(lead) :] for text in texts)
         return Ahead(None, names, tuple(texts), (b"",) * len(texts), whole=True)
 
     def _value_ahead(self, here: JsonPlace) -> Ahead | None:
@@ -85,7 +89,7 @@ class AnswerText:
         values = scalars(state, place.value, MOST_VALUES)
         if values is None:
             return None
-        by_value = _by_value(values, self._order)
+        by_value = _by_value(values, self._enums)
         # From here on, rather than from where the value began.
         lead = forced[: max(0, len(forced) - len(place.value))]
         known = max(0, len(place.value) - len(forced))
@@ -110,31 +114,31 @@ def answer_text(constraint: Constraint, grammar: str) -> AnswerText | Ahead | No
         return None
     if constraint.kind in ("json_schema", "json_object", "tools"):
         place = JsonPlace(embedded=constraint.kind == "tools")
-        return AnswerText(matcher, place, order_of(json.loads(constraint.text)))
+        return AnswerText(matcher, place, enums_of(json.loads(constraint.text)))
     return AnswerText(matcher, None, ())
 
 
-def order_of(schema: Any) -> list[Any]:
-    """The values that a JSON schema names, in its order."""
-    found: list[Any] = []
+def enums_of(schema: Any) -> list[list[Any]]:
+    """The lists of values in a JSON schema, in its order."""
+    found: list[list[Any]] = []
     if isinstance(schema, dict):
         for key, value in schema.items():
-            found += value if key == "enum" and isinstance(value, list) else [value] if key == "const" else []
-            found += order_of(value)
-    elif isinstance(schema, list):
-        found += [value for item in schema for value in order_of(item)]
-    return found
+            found += [value] if key == "enum" and isinstance(value, list) else []
+            found += [[value]] if key == "const" else []
+    items = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
+    return found + [values for item in items for values in enums_of(item)]
 
 
-def _by_value(texts: Iterable[bytes], order: Sequence[Any]) -> list[tuple[str, bytes]]:
+def _by_value(texts: Iterable[bytes], enums: Sequence[Sequence[Any]]) -> list[tuple[str, bytes]]:
     """Each value's name and text: of several ways to write it, as JSON is written mostly."""
-    ranks: dict[tuple[str, Any], int] = {}
-    for value in order:
-        if not isinstance(value, dict | list):
-            ranks.setdefault(_key(value), len(ranks))
     found: dict[tuple[str, Any], bytes] = {}
     for text in sorted(texts, key=lambda text: (text != _usual(text), len(text), text)):
         found.setdefault(_key(json.loads(text)), text)
+    ranks: dict[tuple[str, Any], int] = {}
+    for values in enums:
+        keys = [_key(value) for value in values if not isinstance(value, dict | list)]
+        for key in keys if found.keys() >= set(keys) else ():
+            ranks.setdefault(key, len(ranks))
     return [
         (key[1] if key[0] == "str" else text.decode(), text)
         for key, text in sorted(

@@ -43,6 +43,7 @@ class LabelGuide:
         self._spelled: SpelledLabels | None = None
         self._live: tuple[int, ...] = ()
         self._at = 0
+        self._is_chosen = False
         # Bytes of the next tokens that belong to the prompt.
         self._skip = 0
         # Of the prompt: tokens that the answer's first token takes back; bytes of the answer's tokens.
@@ -59,6 +60,7 @@ class LabelGuide:
             "_spelled",
             "_live",
             "_at",
+            "_is_chosen",
             "_skip",
             "healed",
             "skipped",
@@ -101,11 +103,13 @@ class LabelGuide:
 
     def labels(self) -> Labels | None:
         self.look()
-        is_open = self._spelled and not self._due and self._at == 0 and len(self._live) > 1
-        return self._spelled.labels if is_open and self._spelled else None
+        is_open = not self._due and self._at == 0 and not self._is_chosen
+        return self._spelled.labels if self._spelled and is_open else None
 
     def choose(self, label: int) -> None:
-        self._live = (label,)
+        self._live, self._is_chosen = (label,), True
+        if self._element(label) is None:
+            self._spelled, self._looked = None, False
 
     @property
     def done(self) -> bool:
@@ -136,9 +140,8 @@ class LabelGuide:
             self.healed, self.skipped = spelled.back, spelled.extra
             del self._before[len(self._before) - spelled.back :]
             self._skip = spelled.extra
-        if spelled.labels:
-            self._spelled, self._at = spelled, 0
-            self._live = tuple(range(len(spelled.labels.names)))
+        self._spelled, self._at, self._is_chosen = spelled, 0, False
+        self._live = tuple(range(len(spelled.labels.names)))
 
     def _follow(self, token: int) -> None:
         if self._due:
@@ -154,13 +157,13 @@ class LabelGuide:
         self._looked = bool(self._due or self._spelled)
 
     def _element(self, label: int) -> Element | None:
-        assert self._spelled and self._spelled.labels
+        assert self._spelled
         elements = self._spelled.labels.elements[label]
         return elements[self._at] if self._at < len(elements) else None
 
     def _rest(self) -> list[int]:
         """The tokens that are left of the one label that is left, and the one that closes it."""
-        if not self._spelled or not self._spelled.labels or len(self._live) != 1:
+        if not self._spelled or len(self._live) != 1:
             return []
         label = self._live[0]
         rest = list(self._spelled.labels.tokens[label][self._at :])
@@ -182,4 +185,4 @@ class LabelGuide:
             allowed |= dict.fromkeys(
                 element if isinstance(element, tuple) else () if element is None else (element,)
             )
-        return list(allowed)
+        return list(allowed) or None

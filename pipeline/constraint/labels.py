@@ -16,12 +16,12 @@ EndsAfter = Callable[[Tokens, int], Tokens]
 
 @dataclass(frozen=True, slots=True)
 class SpelledLabels:
-    """due: tokens that all labels begin with. labels: what follows these; None where there is only one label.
+    """due: tokens that all labels begin with. labels: what follows these.
     closings: behind each label, the token that is sure to come; () where several may.
     whole: a label ends the answer. back, extra: as of `Spelling`."""
 
     due: Tokens
-    labels: Labels | None
+    labels: Labels
     closings: tuple[Tokens, ...]
     whole: bool
     back: int
@@ -55,7 +55,7 @@ def spell_labels(
         ends_after(tokens, extra) if begins[at] and not over else ()
         for at, (tokens, _, over) in enumerate(parts)
     ]
-    size = 0 if len(parts) == 1 else _shared([tokens for tokens, _, _ in parts])
+    size = _shared([tokens for tokens, _, _ in parts])
     labels = Labels(
         ahead.place,
         ahead.names,
@@ -63,8 +63,6 @@ def spell_labels(
         tuple(ends),
     )
     closings = tuple(closing for _, closing, _ in parts)
-    if len(parts) == 1:
-        return SpelledLabels(parts[0][0], None, closings, ahead.whole, back, extra)
     return SpelledLabels(parts[0][0][:size], labels, closings, ahead.whole, back, extra)
 
 

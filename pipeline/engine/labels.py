@@ -31,7 +31,7 @@ Path = tuple[Element, ...]
 
 @dataclass(frozen=True)
 class Labels:
-    """At least two labels at one place of a text.
+    """The labels of one place of a text; a single one leaves nothing to decide.
 
     place: its name; None where a label is the whole answer.
     names: what each label says.

@@ -1,4 +1,4 @@
-"""What a row may ask of the engine beyond plain text: guides, forks, log-probabilities, scores."""
+"""What a row may ask of the engine beyond plain text: guides, several choices, log-probabilities."""
 
 from __future__ import annotations
 
@@ -125,21 +125,6 @@ def test_log_probabilities_are_the_models_own(prompt, top, split, neighbours):
         assert told[at].logprob == pytest.approx(expected[tokens[at]], abs=1e-5)
         assert [t for t, _ in told[at].top] == np.argsort(-expected, kind="stable")[:top].tolist()
         assert [p for _, p in told[at].top] == pytest.approx(np.sort(expected)[::-1][:top].tolist(), abs=1e-5)
-
-
-@settings(deadline=None, max_examples=60)
-@given(
-    prompt=PROMPTS,
-    scored=st.lists(st.integers(0, 255), min_size=1, max_size=6).map(tuple),
-    split=st.booleans(),
-)
-def test_scores_are_log_probabilities_after_the_prompt(prompt, scored, split):
-    found: list[Generation] = []
-    lead = row(prompt, [])
-    run(lead, row(prompt, found, scored=scored, max_tokens=0, lead=lead), split=split)
-    expected = log_softmax(next_logits(list(prompt)))[list(scored)]
-    assert found[0].scores == pytest.approx(expected.tolist(), abs=1e-5)
-    assert found[0].tokens == ()
 
 
 @settings(deadline=None, max_examples=80)

@@ -17,7 +17,7 @@ from pipeline.engine.model import Batch
 from pipeline.engine.sampling import SamplingParams, new_sampler
 from pipeline.engine.sequence import Sequence
 from pipeline.engine.text import TextStream
-from tests.engine.choice_guide import ChoiceGuide
+from tests.engine.choice_guide import ChoiceGuide, labels_of
 
 VOCABULARY = FakeVocabulary()
 CONTROL = np.array([256, 258], np.int32)
@@ -103,7 +103,8 @@ def run(prompts: list[list[int]], order: list[int], slots: int, preempt: int) ->
 
 def new_row(prompt: list[int], at: int) -> Sequence:
     sampler = partial(new_sampler, SamplingParams(temperature=1.0, seed=at), prompt, VOCABULARY)
-    guide = ChoiceGuide((b"yes" * 3, b"yes" * 30, b"no")) if at % 3 == 2 else None
+    choices = (b"yes" * 3, b"yes" * 30, b"no")
+    guide = ChoiceGuide(choices, labels=labels_of(choices) if at % 2 else None) if at % 3 == 2 else None
     echo = at % 5 == 4
     return Sequence(
         prompt,
