@@ -52,11 +52,7 @@ class Server:
 
     def run(self, task: Task) -> Result:
         """All of the task's rows, as fast as the server answers them."""
-        bodies = requests(task)
-        began = time.perf_counter()
-        with ThreadPoolExecutor(self._clients) as clients:
-            answers = list(clients.map(lambda body: self._post(task.url, body), bodies))
-        seconds = time.perf_counter() - began
+        answers, seconds = self.answers(task.url, requests(task))
         usages = [answer["usage"] for answer in answers]
         return Result(
             seconds,
@@ -65,6 +61,13 @@ class Server:
             sum(usage.get("completion_tokens", 0) for usage in usages),
             agreement=agreement(task.bodies[0], [_text(answer) for answer in answers]),
         )
+
+    def answers(self, url: str, bodies: list[Body]) -> tuple[list[Body], float]:
+        """The answers to `bodies`, in order, and the seconds that they took."""
+        began = time.perf_counter()
+        with ThreadPoolExecutor(self._clients) as clients:
+            found = list(clients.map(lambda body: self._post(url, body), bodies))
+        return found, time.perf_counter() - began
 
     def close(self) -> None:
         self._process.terminate()

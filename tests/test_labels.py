@@ -44,7 +44,7 @@ def spelled(found: Labels, due: list[int]) -> list[bytes]:
     return [b"".join(map(WORDS.piece, (*due, *tokens))) for tokens in found.tokens]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(choices=labels, prompt=st.sampled_from(PROMPTS))
 def test_a_label_is_spelled_as_the_tokenizer_spells_it_behind_the_prompt(choices, prompt):
     before = tokens_of(prompt)
@@ -149,7 +149,7 @@ def allowed_by(guide: LabelGuide, vocabulary: Any) -> list[int]:
 
 
 @pytest.mark.parametrize("name", GUIDES)
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=30)
 @given(schema=schemas, seed=st.integers(0, 2**32))
 def test_a_decided_value_is_the_value_of_its_path(name, schema, seed):
     vocabulary, guides = GUIDES[name]

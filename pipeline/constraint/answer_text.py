@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from os.path import commonpath
 from typing import Any
 
 from llguidance import LLMatcher
@@ -17,6 +17,7 @@ from pipeline.constraint.json_place import JsonPlace
 MOST_VALUES = 256
 """A JSON value, or the rest of an answer, is a label where it is one of so many at most."""
 
+_BEFORE_A_WORD = re.compile(r"(?s:.*)\s")
 _CLOSER = 32  # bytes behind a label that tell how its last token is spelled
 
 
@@ -72,10 +73,10 @@ class AnswerText:
         texts = [text for text in found or () if _is_text(text)]
         if not found or len(texts) < len(found):
             return None
-        # What was forced before, and goes on here, is in no label's name.
-        lead = commonpath([text.decode() for text in texts]) if self.said else ""
-        lead = lead[: len(lead) - len(lead.split()[-1])] if lead.strip() and not lead[-1].isspace() else lead
-        names = tuple(text.decode()[len(lead) :] for text in texts)
+        names = tuple(text.decode() for text in texts)
+        if self.said:  # What was forced before may go on here; it is in no label's name.
+            lead = _BEFORE_A_WORD.match(_shared(names))
+            names = tuple(name[lead.end() if lead else 0 :] for name in names)
         return Ahead(None, names, tuple(texts), (b"",) * len(texts), whole=True)
 
     def _value_ahead(self, here: JsonPlace) -> Ahead | None:
@@ -180,6 +181,13 @@ def _closer(state: LLMatcher, text: bytes, begun: int) -> bytes:
         return quote
     rest = enders + after(closed, enders).compute_ff_bytes()
     return (quote + rest)[:_CLOSER].decode(errors="ignore").encode()
+
+
+def _shared(texts: Sequence[str]) -> str:
+    """What all texts begin with."""
+    first, last = min(texts), max(texts)
+    pairs = zip(first, last, strict=False)
+    return first[: next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(first), len(last)))]
 
 
 def _is_text(data: bytes) -> bool:

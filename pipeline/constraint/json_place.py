@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 
 _BLANKS = b" \t\n\r"
@@ -70,7 +71,7 @@ class JsonPlace:
             self._escaped = True
         elif byte == _QUOTE:
             if self._is_key:
-                self._levels[-1].name = self.value[1:-1].decode(errors="replace")
+                self._levels[-1].name = str(json.loads(self.value.decode(errors="replace"), strict=False))
             self._in_string, self.value = False, b""
 
     def _between(self, byte: int) -> None:
