@@ -15,7 +15,7 @@ from pipeline.constraint.label_guide import LabelGuide
 from pipeline.constraint.spelling import Speller
 from pipeline.engine.fake import EOS, IM_END, IM_START
 from pipeline.engine.labels import Labels
-from tests.test_guides import GUIDES, LETTERS, WORDS, constraint, of_schema, schemas
+from tests.test_guides import GUIDES, LETTERS, WORDS, allowed, constraint, of_schema, schemas
 
 SPELLER = Speller(WORDS, {"<|im_start|>": 1, "<|im_end|>": 2})
 texts = st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S", "Zs"]), min_size=1, max_size=12)
@@ -135,17 +135,11 @@ def decided(guide: LabelGuide, vocabulary: Any, random: Random) -> tuple[str, li
             continue
         if guide.done:
             break
-        allowed = [token for token in allowed_by(guide, vocabulary) if not vocabulary.is_eog(token)]
-        if not allowed or (guide.complete and random.random() < 0.2):
+        following = [token for token in allowed(guide, vocabulary) if token not in vocabulary.end_tokens]
+        if not following or (guide.complete and random.random() < 0.2):
             break
-        take(random.choice(allowed))
+        take(random.choice(following))
     return text.decode(errors="replace"), found
-
-
-def allowed_by(guide: LabelGuide, vocabulary: Any) -> list[int]:
-    from tests.test_guides import allowed
-
-    return allowed(guide, vocabulary)
 
 
 @pytest.mark.parametrize("name", GUIDES)
@@ -239,9 +233,12 @@ def test_labels_behind_a_fixed_text_are_decided():
     assert text.endswith(("yes", "no"))
 
 
+NOTHING = {"type": "object", "properties": {}, "additionalProperties": False}
+
+
 def test_the_function_that_is_called_is_a_label():
     tools = [
-        {"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": {}}}}
+        {"type": "function", "function": {"name": name, "parameters": NOTHING}}
         for name in ("get_weather", "get_time")
     ]
     guide = GUIDES["words"][1].guide(constraint(tools=tools, tool_choice="required"))
