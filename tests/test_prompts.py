@@ -245,6 +245,26 @@ def test_rows_with_tools_get_the_models_own_template_for_them() -> None:
     assert text_of(alone.build(chat(("user", "Hi")))).startswith("<|im_start|>user\nHi")
 
 
+@pytest.mark.parametrize(
+    ("template", "lead"),
+    [
+        ("{{ messages[0].content + '<think>\\n' }}", "<think>\n\n</think>\n\n"),
+        ("{{ messages[0].content }}", ""),
+        (
+            "{{ messages[0].content }}{{ tools }}{# <|channel|>commentary<|message|> #}",
+            "None<|channel|>final<|message|>",
+        ),
+    ],
+    ids=["reasoning that the prompt opens is closed", "nothing to close", "gpt-oss"],
+)
+def test_a_constrained_answer_begins_where_the_model_answers(template: str, lead: str) -> None:
+    """A schema or a label rules from the first token on: it can't begin inside of the model's reasoning."""
+    body = {"messages": [{"role": "user", "content": "Hi"}], "guided_choice": ["yes", "no"]}
+    request = parse_request("/v1/chat/completions", body)
+    assert isinstance(request, ChatRequest)
+    assert text_of(PromptBuilder(VOCABULARY, formats=ChatFormats(template)).build(request)) == f"Hi{lead}"
+
+
 def test_a_bias_is_of_a_token_that_the_model_has() -> None:
     last = VOCABULARY.size - 1
     for token, allowed in ((last, True), (last + 1, False)):

@@ -75,6 +75,15 @@ class ChatFormat:
         check_shown(messages, rendered, self.nature)
         return rendered
 
+    def answer_lead(self, rendered: str) -> str:
+        """What a prompt lacks where a constraint rules the answer from its first token on: the mark of the
+        answer's own channel, or the end of the reasoning that the prompt has opened."""
+        if self.form and self.form.kind == "harmony":
+            return harmony.FINAL
+        if self.reasoning and rendered.rstrip().endswith(self.reasoning[0]):
+            return f"\n{self.reasoning[1]}\n\n"
+        return ""
+
     def reply(self, request: ChatRequest, text: str, *, guided: bool) -> Reply:
         """What the text of an answer means. guided: a constraint ruled it from its first token on."""
         return self._reader.read(

@@ -10,6 +10,8 @@ from pipeline.text.call_reader import Call
 from pipeline.text.call_values import arguments_text
 
 MARKS = ("<|start|>", "<|channel|>", "<|message|>", "<|constrain|>", "<|end|>", "<|call|>", "<|return|>")
+FINAL = "<|channel|>final<|message|>"
+"""Begins the answer itself, behind the prompt."""
 
 _MESSAGE = re.compile(
     r"\s*(?P<role><\|start\|>[^<]*|(?:\s*to=[\w.-]+\s*)?)(?P<header>(?:<\|(?:channel|constrain)\|>[^<]*)*)<\|message\|>"

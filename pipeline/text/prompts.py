@@ -61,14 +61,17 @@ class PromptBuilder:
         _check_size(self._vocabulary, size, "messages", self._context)
         chat = self._formats.of(request)
         options = request.template_options
+        ruled = bool(request.constraints) and not request.offered
         _check_options(chat, request)
         _check_tools(chat, request)
         messages = [message.for_template() for message in request.messages]
         tools = [tool.for_template() for tool in request.offered]
-        return self._tokens(
-            lambda change: chat.render(_mapped(messages, change), _mapped(tools, change), options),
-            [messages, tools],
-        )
+
+        def render(change: Callable[[str], str]) -> str:
+            rendered = chat.render(_mapped(messages, change), _mapped(tools, change), options)
+            return rendered + chat.answer_lead(rendered) if ruled else rendered
+
+        return self._tokens(render, [messages, tools])
 
     def _tokens(self, render: Render, said: list[Turns]) -> list[int]:
         """As llama-server tokenises, but control tokens' texts in what was said stay letters."""

@@ -116,8 +116,8 @@ def _spellings(text: str) -> tuple[str, ...]:
 
 
 def _bare(text: str) -> str:
-    """Templates trim, and lay lines out anew."""
-    return _BLANKS.sub("", text)
+    """Templates trim, lay lines out anew, and change the case."""
+    return _BLANKS.sub("", text).casefold()
 
 
 def _lost(number: int, role: str, nature: TemplateNature) -> RowError:
