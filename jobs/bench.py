@@ -3,10 +3,12 @@
     pip install -e ".[bench]"
     python jobs/bench.py                    # every task
     python jobs/bench.py --task enum --rounds 5 --ablations
-    python jobs/bench.py --llama-server /path/to/llama-server   # a native build instead of xllamacpp
+    python jobs/bench.py --llama-server /path/to/llama-server --flags "-O3 -march=native"
 
 Each round runs every contender once, in turn, over rows of its own, after a warm-up; the table has medians,
-their spread, and the medians of the ratios round by round. The last line is JSON.
+their spread, and the medians of the ratios round by round. A native llama-server is the fairer opponent:
+xllamacpp's wheel is built for many CPUs. What each was built with is printed first, and so is a warning where
+the machine is busy. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -14,12 +16,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 from contextlib import ExitStack
-from importlib.metadata import version
 from typing import Any
 
 from bench_contenders import LINEUPS, NAMES, Contenders, baselines
+from bench_machine import busy, describe
 from bench_report import report
 from bench_tasks import make_task
 
@@ -39,8 +40,18 @@ ROWS = {
 
 def main() -> None:
     options = _options()
-    figures = {name: _measure(name, options) for name in options.task}
-    print(json.dumps({"machine": _machine(options), "figures": figures}))
+    machine = describe(options)
+    for name, value in machine.items():
+        print(f"{name}: {value}")
+    warnings = [warning] if (warning := busy()) else []
+    figures = {}
+    for name in options.task:
+        figures[name] = _measure(name, options)
+        # Between tasks nothing of the benchmark runs.
+        warnings += [f"after {name}: {warning}"] if (warning := busy()) else []
+    for warning in warnings:
+        print(f"WARNING: {warning}")
+    print(json.dumps({"machine": machine, "warnings": warnings, "figures": figures}))
 
 
 def _options() -> argparse.Namespace:
@@ -58,6 +69,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--model", default=MODEL, help="the generative GGUF, as nightherd run takes it")
     parser.add_argument("--embedding-model", help="an embedding GGUF; all-MiniLM-L6-v2 by default")
     parser.add_argument("--llama-server", help="a native binary instead of the package xllamacpp")
+    parser.add_argument("--flags", help="what it and llama-cpp-python were compiled with, for the record")
     parser.add_argument("--peer-python", help="the interpreter that has xllamacpp; this one by default")
     options = parser.parse_args()
     options.task = options.task or list(LINEUPS)
@@ -74,19 +86,6 @@ def _measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
             run(warm.first(options.slots))
         rounds = [{name: run(task) for name, run in contenders.items()} for task in parts]
     return report(warm, rounds, [other for other in baselines(name) if other in contenders])
-
-
-def _machine(options: argparse.Namespace) -> dict[str, Any]:
-    packages = {name: version(name) for name in ("nightherd", "llama-cpp-python")}
-    return {
-        "processor": platform.processor() or platform.machine(),
-        "cpus": os.cpu_count(),
-        "threads": options.threads,
-        "slots": options.slots,
-        "python": platform.python_version(),
-        "peer": options.llama_server or "xllamacpp",
-        **packages,
-    }
 
 
 if __name__ == "__main__":

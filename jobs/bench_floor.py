@@ -55,7 +55,7 @@ class GenerationFloor:
         # One sequence more than slots holds the shared prefix.
         self._settings = replace(settings, sequences=settings.sequences + 1)
         self._context = new_context(self._file, self._settings)
-        self._memory = lib.llama_get_memory(self._context)
+        self._memory = lib.llama_get_memory(self._context.value)
 
     def run(self, task: Task, lengths: Sequence[int]) -> Result:
         """lengths: tokens that each row generates, at least one."""
@@ -67,8 +67,8 @@ class GenerationFloor:
         for call in calls:
             for slot in call.fresh:
                 self._freshen(slot)
-            _check(lib.llama_decode(self._context, call.batch.struct))
-            lib.llama_synchronize(self._context)
+            _check(lib.llama_decode(self._context.value, call.batch.struct))
+            lib.llama_synchronize(self._context.value)
         seconds = time.perf_counter() - began
         return Result(seconds, len(lines), sum(len(line.prompt) for line in lines), sum(lengths), 0.0)
 
@@ -77,7 +77,7 @@ class GenerationFloor:
         lib.llama_memory_clear(self._memory, True)
         if prefix:
             batch = _llama_batch([(self._holder, 0, prefix)])
-            _check(lib.llama_decode(self._context, batch.struct))
+            _check(lib.llama_decode(self._context.value, batch.struct))
 
     @property
     def _holder(self) -> int:
@@ -103,8 +103,8 @@ class EmbeddingFloor:
         tokens = sum(batch.struct.n_tokens for batch in batches)
         began = time.perf_counter()
         for batch in batches:
-            _check(lib.llama_encode(self._context, batch.struct))
-            lib.llama_synchronize(self._context)
+            _check(lib.llama_encode(self._context.value, batch.struct))
+            lib.llama_synchronize(self._context.value)
         return Result(time.perf_counter() - began, len(task.bodies), tokens, 0, 0.0)
 
 

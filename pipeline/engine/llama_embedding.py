@@ -62,17 +62,13 @@ class LlamaEmbeddingModel:
         self._file = file
         self._context = new_context(file, replace(settings, batch=capacity), embedding=True)
         # An encoder keeps nothing between calls: it has no memory at all.
-        self._memory = lib.llama_get_memory(self._context)
+        self._memory = lib.llama_get_memory(self._context.value)
         self._batch = LlamaBatch(capacity)
         self.vocabulary = LlamaVocabulary(file)
         self.dimensions: int = lib.llama_model_n_embd_out(file.handle)
         self.context = settings.context
         self.batch_tokens = settings.batch
         self.max_sequences = settings.sequences
-
-    def __del__(self) -> None:
-        if getattr(self, "_context", None):
-            lib.llama_free(self._context)
 
     def embed(self, inputs: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         # Misuse is an assert inside llama.cpp, which would end the process.
@@ -86,19 +82,19 @@ class LlamaEmbeddingModel:
 
     def use_threads(self, threads: int) -> None:
         """The CPU threads of the calls from now on."""
-        lib.llama_set_n_threads(self._context, threads, threads)
+        lib.llama_set_n_threads(self._context.value, threads, threads)
 
     def _run(self) -> None:
         if self._memory:
             lib.llama_memory_clear(self._memory, True)
-            status = lib.llama_decode(self._context, self._batch.struct)
+            status = lib.llama_decode(self._context.value, self._batch.struct)
         else:
-            status = lib.llama_encode(self._context, self._batch.struct)
+            status = lib.llama_encode(self._context.value, self._batch.struct)
         if status != 0:
             raise WorkerError(f"llama.cpp returned {status} for a batch of inputs: {last_complaints()}")
 
     def _pooled(self, sequence: int) -> NDArray[np.float32]:
-        pointer = lib.llama_get_embeddings_seq(self._context, sequence)
+        pointer = lib.llama_get_embeddings_seq(self._context.value, sequence)
         if not pointer:
             raise WorkerError(f"llama.cpp gave no vector for input {sequence}")
         return np.ctypeslib.as_array(pointer, (self.dimensions,)).copy()

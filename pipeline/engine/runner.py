@@ -1,4 +1,4 @@
-"""The engine's own thread: callers hand in sequences and wait, while others prepare theirs."""
+"""The engine on the model's thread: callers hand in sequences and wait, while others prepare theirs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from pipeline.engine.engine import Engine
+from pipeline.engine.model_thread import ModelThread
 from pipeline.engine.sequence import Outcome, Sequence
 from pipeline.errors import RowError, WorkerError
 
@@ -17,14 +18,16 @@ NewSequence = Callable[[Callable[[Outcome], None]], Sequence]
 class Runner:
     """Steps an engine while it has rows. Several threads may `run` at once; they share its batch."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, thread: ModelThread | None = None) -> None:
+        """thread: where the engine's model was loaded; a new one for models that don't care. It has no time
+        for anything else until the runner is closed."""
         self.engine = engine
         self._wake = threading.Condition()
         self._submitting = threading.Lock()
         self._failure: BaseException | None = None
         self._closed = False
-        self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
-        self._thread.start()
+        self._thread = thread or ModelThread()
+        self._stopped = self._thread.submit(self._loop)
 
     def run(self, sequences: list[NewSequence]) -> list[Outcome]:
         """What became of each sequence, in order. Raises WorkerError when the engine breaks."""
@@ -46,11 +49,12 @@ class Runner:
         return call.outcomes
 
     def close(self) -> None:
-        """Ends the thread after its current step."""
+        """Ends the model's thread after the current step."""
         with self._wake:
             self._closed = True
             self._wake.notify_all()
-        self._thread.join()
+        self._stopped.result()
+        self._thread.close()
 
     def _loop(self) -> None:
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from pipeline.engine.blocks import block_start
 from pipeline.engine.cells import Cells
 from pipeline.engine.sequence import Sequence, State
 from pipeline.engine.slot import SHORTEST_SHARE, Share, Slot
@@ -146,7 +145,7 @@ class Scheduler:
         common, whole = slot.common(row), len(row.beginning)
         if common == whole and row.lead and (row.lead.first_logits is not None or slot.row is row.lead):
             return whole
-        return block_start(row.blocks, min(common, whole - 1))
+        return min(common, whole - 1)
 
     def _make_room(self, needed: int, donor: Slot | None, length: int) -> bool:
         """Whether `needed` cells can be had, if need be from what free slots keep."""

@@ -100,7 +100,7 @@ class Sequence:
     trial: list[int] = field(default_factory=list)
     # Cells filled so far; tokens [filled:] of prompt + tokens + trial are still to be decoded.
     filled: int = 0
-    # Which tokens of the beginning a reproducible schedule decodes in whole blocks.
+    # Which tokens of the beginning a reproducible schedule decodes in blocks.
     blocks: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, bool))
     cached: int | None = None
     # Why the row is over before anything was sampled: nothing is to decide, or nothing to sample.
@@ -159,7 +159,7 @@ class Sequence:
         return self._deciding is not None
 
     def stretch(self) -> tuple[bool, int]:
-        """Whether the next tokens to decode belong to whole blocks, and how many there are of this kind."""
+        """Whether the next tokens are decoded in blocks, and how many there are of this kind."""
         rest = self.blocks[self.filled :]
         if not rest.any():
             return False, self.length - self.filled

@@ -18,13 +18,18 @@ _CONTEXT_DEFAULT = 4096
 
 @dataclass(frozen=True, slots=True)
 class ModelTraits:
-    """What a GGUF says of itself. cell_values: numbers that one token holds in the KV cache."""
+    """What a GGUF says of itself. cell_values: numbers that one token holds in the KV cache.
+
+    query_values: numbers in a token's queries, all layers together. parameters: of the whole model.
+    """
 
     context: int
     cell_values: int
     is_recurrent: bool
     has_window: bool
     pooling: str
+    query_values: int = 0
+    parameters: int = 0
 
 
 @dataclass(frozen=True, slots=True)

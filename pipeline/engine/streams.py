@@ -7,10 +7,12 @@ So llama.cpp's CPU backend computes a call (its `split_equal`, `ggml_compute_for
 - attention in tiles from 64 tokens of a stream on, else token by token, in two ways that round differently;
 - matrices by other kernels below 2, 4 or 8 tokens, and for those beyond the last multiple of 4.
 
-Hence the rules here. A prompt's tokens are decoded in whole blocks or in fewer than 64 of a stream, by their
-place in the prompt alone (`blocks.py`). All streams of a part get as many tokens, and the part has 8 or more,
-a multiple of 4; fillers make up what lacks. The same holds for the tokens after which logits are wanted.
-Of the calls that the rules allow, the one with the most rows' tokens for its cost is made.
+Hence the rules here. A prompt's tokens are decoded in blocks, in calls with 64 or more of a stream, or singly
+in calls with fewer, by the prompt alone (`blocks.py`). All streams of a part get as many tokens, and the
+part has 8 or more, a multiple of 4; fillers behind a row's own tokens make up what lacks. The same holds for
+the tokens after which logits are wanted.
+Of the calls that the rules allow, the one with the most rows' tokens for its cost is made: which one it is
+changes no row's numbers.
 """
 
 from __future__ import annotations
@@ -58,49 +60,46 @@ def stream_step(rows: Iterable[Sequence], held: Callable[[int], int], *, streams
     echoing = [row for row in ready.values() if row.echo and row.state is State.PREFILL]
     if echoing:  # All its logits are wanted, and of no other row there is room for any.
         ready = {echoing[0].slot: echoing[0]}
-    whole, short = np.zeros(streams, int), np.zeros(streams, int)
+    blocks, single = np.zeros(streams, int), np.zeros(streams, int)
     for slot, row in ready.items():
         in_blocks, count = row.stretch()
-        (whole if in_blocks else short)[slot] = count
-    if whole.any():
-        counts, part = whole, _block_part(whole, BLOCK if echoing else tokens)
+        (blocks if in_blocks else single)[slot] = count
+    if blocks.any():
+        counts, least, most = blocks, BLOCK, BLOCK if echoing else tokens
     else:
-        counts = np.minimum(short, _SHORT)
-        part = _short_part(counts, tokens)
-    return _with_outputs(_filled(part, counts, ready, held))
+        counts, least, most = np.minimum(single, _SHORT), 1, tokens
+    return _with_outputs(_filled(_best_part(counts, least, most), counts, least, ready, held))
 
 
-def _block_part(counts: NDArray[np.int_], tokens: int) -> Part:
-    lengths = [length for length in range(BLOCK, tokens + 1, BLOCK) if length <= counts.max()]
-    return _best(counts, lengths, tokens, fill=False)
-
-
-def _short_part(counts: NDArray[np.int_], tokens: int) -> Part:
-    lengths = np.unique(counts[counts > 0])
-    if len(lengths) > _CHOICES:
-        lengths = lengths[np.linspace(0, len(lengths) - 1, _CHOICES).astype(int)]
-    return _best(counts, lengths.tolist(), tokens, fill=True)
-
-
-def _best(counts: NDArray[np.int_], lengths: list[int], tokens: int, *, fill: bool) -> Part:
+def _best_part(counts: NDArray[np.int_], least: int, tokens: int) -> Part:
     """The part in which most of the work is the rows'.
 
-    counts: tokens that each sequence has to decode, shape [streams]. lengths: to choose from, ascending.
-    fill: whether a row may have less than the part's length.
+    counts: tokens that each sequence has to decode, shape [streams]. least: tokens of each stream.
     """
-    best, found = 0.0, Part(0, 0, 0)
-    widths = _widths(len(counts))
-    for length in lengths:
-        sums = np.concatenate([[0], np.cumsum(np.minimum(counts, length))])
-        useful = sums[None, 1:] - sums[:-1, None]
-        sizes = widths * _rounded(len(counts), length)[widths]
-        allowed = (widths > 0) & (sizes <= tokens) & (fill | (useful == sizes))
-        values = np.where(allowed, useful / (sizes + _OVERHEAD), 0)
-        first, last = divmod(int(values.argmax()), len(counts))
-        if values[first, last] > best:
-            best = float(values[first, last])
-            found = Part(first, last, int(_rounded(len(counts), length)[widths[first, last]]))
-    return found
+    streams, widths = len(counts), _widths(len(counts))
+    lengths = _lengths(counts, least, tokens)
+    sums = np.cumsum(_own(counts, lengths[:, None], least), axis=1)
+    sums = np.concatenate([np.zeros((len(lengths), 1), int), sums], axis=1)
+    useful = sums[:, None, 1:] - sums[:, :-1, None]  # [lengths, first, last]
+    each = np.stack([_rounded(streams, length)[widths] for length in lengths.tolist()])
+    sizes = widths * each
+    values = np.where((widths > 0) & (sizes <= tokens), useful / (sizes + _OVERHEAD), 0)
+    at, first, last = np.unravel_index(values.argmax(), values.shape)
+    return Part(int(first), int(last), int(each[at, first, last]))
+
+
+def _lengths(counts: NDArray[np.int_], least: int, tokens: int) -> NDArray[np.int_]:
+    """Lengths of a part to choose from: those with which rows' tokens end, and whole blocks of long ones."""
+    ends = np.unique(counts[counts > 0].clip(least, tokens))
+    if len(ends) > _CHOICES:
+        ends = ends[np.linspace(0, len(ends) - 1, _CHOICES).astype(int)]
+    return np.union1d(ends, np.arange(BLOCK, min(ends[-1], tokens) + 1, BLOCK)) if least == BLOCK else ends
+
+
+def _own(counts: NDArray[np.int_], length: NDArray[np.int_] | int, least: int) -> NDArray[np.int_]:
+    """How many of `counts` tokens a row decodes in a part: it leaves none, or `least` for a later one."""
+    left = counts - length
+    return np.where((left > 0) & (left < least), np.maximum(counts - least, 1), np.minimum(counts, length))
 
 
 @lru_cache
@@ -124,12 +123,17 @@ def _fewest(streams: int, length: int) -> int:
 
 
 def _filled(
-    part: Part, counts: NDArray[np.int_], rows: dict[int, Sequence], held: Callable[[int], int]
+    part: Part,
+    counts: NDArray[np.int_],
+    least: int,
+    rows: dict[int, Sequence],
+    held: Callable[[int], int],
 ) -> Step:
     """The part's tokens: each row's own as far as they go, and fillers behind them."""
     step = Step()
+    owns = _own(counts, part.count, least).tolist()
     for slot in range(part.first, part.last + 1):
-        own = min(part.count, int(counts[slot]))
+        own = owns[slot]
         if own:
             step.parts.append(Piece.of(rows[slot], own))
         if own < part.count:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,27 +14,24 @@ from typing import Any
 from filelock import FileLock
 
 from pipeline.errors import ModelError
+from pipeline.model.fast_types import TYPES
 from pipeline.model.gguf import Tensor, read_tensors
 from pipeline.model.models import LocalModel, default_cache
 from pipeline.model.remote_model import publish
 
-FAST = {2: "Q4_0", 8: "Q8_0", 12: "Q4_K", 20: "IQ4_NL", 39: "MXFP4"}
-"""ggml types with CPU kernels for many tokens at once (ggml-cpu/repack.cpp, llamafile/sgemm.cpp), on x86.
-
-One list for every machine, since the copies of all nodes have to be the same."""
 WORTHWHILE = 0.05
 """The share of the weights' bytes in slow types from which on a copy is made."""
 
-Requantise = Callable[[Path, Path, dict[str, int]], dict[str, Any] | None]
+Requantise = Callable[[Path, Path, dict[str, int]], dict[str, Any]]
 """Writes a source to a target as Q8_0 but for the tensors that stay in the type given, checks that it
-can be loaded, and says what it changes, if that can be said. Raises ModelError."""
+can be loaded, and says what it changes. Raises ModelError."""
 
 
 @dataclass(frozen=True, slots=True)
 class Repacked:
     """path: what CPU slots load. copied: False, where that is the original.
 
-    changes: what the copy says differently, None where that is unknown.
+    changes: what the copy says differently, None where nothing was copied.
     """
 
     path: Path
@@ -51,17 +48,26 @@ class Repacked:
 class Plan:
     """kept: tensors that stay as they are, and their types. slow: the share of bytes that don't.
 
-    size: bytes of the copy, at most a little more.
+    size: bytes of the copy, at most a little more. changed: the types of the tensors that don't stay.
     """
 
     kept: dict[str, int]
     slow: float
     size: int
+    changed: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """Such as "Q4_1+Q5_1": what the copy has as Q8_0. Nodes with other kernels may change other types."""
+        return "+".join(TYPES.get(kind, str(kind)) for kind in self.changed)
 
 
-def repacked(model: LocalModel, requantise: Requantise, cache: Path | None = None) -> Repacked:
+def repacked(
+    model: LocalModel, requantise: Requantise, fast: Collection[int], cache: Path | None = None
+) -> Repacked:
     """`model` for CPU slots: the copy that any process of this node made, or its original where that is fast.
 
+    fast: the ggml types that stay (`fast_types`). Nodes with the same ones make the same copy.
     Any number of processes may call it at once. Raises ModelError, which says what to do.
     """
     if model.parts > 1:
@@ -69,12 +75,12 @@ def repacked(model: LocalModel, requantise: Requantise, cache: Path | None = Non
             f"model.cpu_repack: {model.path} is one of {model.parts} parts of a split GGUF, which can't be "
             "repacked: join them with llama-gguf-split --merge, or leave model.cpu_repack off"
         )
-    plan = plan_of(read_tensors(model.path))
+    plan = plan_of(read_tensors(model.path), fast)
     if plan.slow < WORTHWHILE:
         _say(f"{model.path} is left as it is: {1 - plan.slow:.0%} of its weights are fast on the CPU")
         return Repacked(model.path)
     folder = (cache or default_cache()) / "repacked"
-    target = folder / f"{model.sha256}-llama-{version('llama-cpp-python')}.gguf"
+    target = folder / f"{model.sha256}-{plan.name}-llama-{version('llama-cpp-python')}.gguf"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
@@ -87,19 +93,22 @@ def repacked(model: LocalModel, requantise: Requantise, cache: Path | None = Non
     return Repacked(target, True, made["changes"])
 
 
-def plan_of(tensors: list[Tensor]) -> Plan:
-    """What a copy would change. Tables of which only rows are looked up stay as they are."""
+def plan_of(tensors: list[Tensor], fast: Collection[int]) -> Plan:
+    """What a copy would change. Tables of which only rows are looked up stay as they are, and so do experts:
+    on x86, Q8_0 has no kernel for them."""
     tied = not any(tensor.name == "output.weight" for tensor in tensors)
     tables = {"per_layer_token_embd.weight"} | (set() if tied else {"token_embd.weight"})
     weights = [t for t in tensors if len(t.shape) > 1 and t.name not in tables]
-    slow = [t for t in weights if t.type not in FAST]
-    kept = {t.name: t.type for t in tensors if t.name in tables or (t in weights and t.type in FAST)}
+    slow = [t for t in weights if t.type not in fast and len(t.shape) == 2]
+    changed = {t.name for t in slow}
+    kept = {t.name: t.type for t in tensors if len(t.shape) > 1 and t.name not in changed}
     before = sum(t.size for t in slow)
     after = sum(t.elements for t in slow) * 34 // 32  # a block of 32 weights has 34 bytes
     return Plan(
         kept,
         before / max(1, sum(t.size for t in weights)),
         sum(t.size for t in tensors) - before + after,
+        tuple(sorted({t.type for t in slow})),
     )
 
 

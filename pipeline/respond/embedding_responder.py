@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.answer.answers import Answers, Embeddings
 from pipeline.engine.embedder import Embedder, fit, shorten
+from pipeline.engine.model_thread import ModelThread
 from pipeline.errors import RowError
 from pipeline.request.rows import Row
 from pipeline.request.schema import EmbeddingRequest
@@ -32,21 +33,22 @@ class EmbeddingResponder:
         names: frozenset[str],
         truncate: bool,
         reuse: bool = True,
+        thread: ModelThread | None = None,
     ) -> None:
-        """truncate: cut over-long inputs instead of refusing them. reuse: of equal inputs, embed one."""
+        """truncate: cut over-long inputs instead of refusing them. reuse: of equal inputs, embed one.
+        thread: where the embedder's model was loaded; a new one for models that don't care."""
         self._embedder = embedder
         self._answers = answers
         self._names = names
         self._truncate = truncate
         self._reuse = reuse
-        # One thread for all calls: OpenMP would start threads of its own for each that comes along.
-        self._thread = ThreadPoolExecutor(1, "embedder")
+        self._thread = thread or ModelThread()
         self._pulse = Pulse()
 
     def respond(self, rows: Sequence[Row], attempts: int) -> list[Record]:
         prepared = [self._prepare(row) for row in rows]
         inputs = [tokens for work in prepared if not isinstance(work, RowError) for tokens in work]
-        vectors = self._thread.submit(self._embed, inputs, len(rows)).result()
+        vectors = self._thread.call(partial(self._embed, inputs, len(rows)))
         records, at = [], 0
         for row, work in zip(rows, prepared, strict=True):
             if isinstance(work, RowError):
@@ -62,7 +64,7 @@ class EmbeddingResponder:
         return self._pulse
 
     def close(self) -> None:
-        self._thread.shutdown()
+        self._thread.close()
 
     def _prepare(self, row: Row) -> list[list[int]] | RowError:
         model = self._embedder.model

@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.engine.blocks import BLOCK, TURN_HEADER, block_start, whole_blocks
+from pipeline.engine.blocks import BLOCK, SHORTEST_TURN, TURN_HEADER, AttentionCost, in_blocks
 from pipeline.engine.engine import Engine
 from pipeline.engine.fake import EOS, FakeModel, FakeVocabulary
 from pipeline.engine.model import Batch
@@ -118,7 +118,7 @@ def new_row(prompt: list[int], at: int) -> Sequence:
     )
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(
     prompts=PROMPTS,
     slots=st.integers(1, 13),
@@ -132,27 +132,47 @@ def test_a_token_is_computed_in_the_same_kind_of_call_in_every_schedule(prompts,
     assert run(prompts, order, slots, preempt) == plain
 
 
-@given(TOKENS, st.integers(0, 399))
-def test_a_prompt_continues_at_the_start_of_a_block_or_among_single_tokens(tokens, place):
-    blocks = whole_blocks(np.array(tokens, np.int32), CONTROL)
-    place = min(place, len(tokens) - 1)
-    start = block_start(blocks, place)
-    assert place - BLOCK < start <= place
-    assert not blocks[start] or blocks[start : start + BLOCK].all()
-    assert start == place or blocks[start : place + 1].all()
+COSTS = st.builds(AttentionCost, st.floats(0, 0.02), st.floats(0, 0.002))
 
 
-@given(TOKENS)
-def test_blocks_are_whole_and_leave_less_than_one_of_a_turn(tokens):
-    blocks = whole_blocks(np.array(tokens, np.int32), CONTROL)
-    lengths = [(kind, len(list(group))) for kind, group in groupby(blocks.tolist())]
-    assert all(length % BLOCK == 0 for whole, length in lengths if whole)
-    if not any(token in CONTROL for token in tokens):
-        assert blocks.sum() == len(tokens) // BLOCK * BLOCK
+@given(TOKENS, COSTS, st.integers(1, 60))
+def test_the_kind_of_a_beginning_depends_on_nothing_behind_it(tokens, cost, more):
+    system = [1] * 80 + [256, 1, 258, 1, 1]
+    one, other = (
+        in_blocks(np.array([*system, *text], np.int32), CONTROL, cost)[: len(system)]
+        for text in ([1] * (SHORTEST_TURN + more), [2] * (SHORTEST_TURN + 3 * more))
+    )
+    np.testing.assert_array_equal(one, other)
+    blocks = in_blocks(np.array(tokens, np.int32), CONTROL, cost)
+    lengths = [len(list(group)) for kind, group in groupby(blocks.tolist()) if not kind]
+    assert all(length < 2 * BLOCK for length in lengths) and len(lengths) <= 2
 
 
-def test_blocks_begin_where_a_turns_text_begins():
-    header = [256, 1, 258, 1, 1]
-    blocks = whole_blocks(np.array([*[1] * 30, *header, *[1] * 70], np.int32), CONTROL)
-    first = 30 + 1 + TURN_HEADER
-    assert blocks[first : first + BLOCK].all() and blocks.sum() == BLOCK
+@given(st.integers(0, 4000), st.integers(1, BLOCK))
+def test_filling_up_pays_the_sooner_the_more_cells_and_tokens_there_are(start, count):
+    for cost in (AttentionCost(), AttentionCost.of(17280, 134_000_000, {"AMX"})):
+        if cost.prefers_block(start, count):
+            assert cost.prefers_block(start + 100, count) and cost.prefers_block(start, count + 1)
+        assert cost.prefers_block(start, BLOCK)
+
+
+def test_where_matrices_are_cheap_fewer_tokens_make_a_block():
+    slow, amx = (AttentionCost.of(17280, 134_000_000, buffers) for buffers in ({"CPU"}, {"CPU", "AMX"}))
+    least = [next(n for n in range(1, 65) if cost.prefers_block(300, n)) for cost in (slow, amx)]
+    assert least == [50, 17]
+    assert not amx.prefers_block(0, 40), "with nothing before them, single tokens cost no more"
+
+
+def test_a_short_last_turn_is_single_and_what_is_before_it_a_block():
+    system = [*[1] * 80, 256, 1, 258, 1, 1]
+    text = [1] * 20
+    turn = 80 + 1 + TURN_HEADER
+    assert turn == len(system)
+    blocks = in_blocks(np.array([*system, *text], np.int32), CONTROL, AttentionCost())
+    assert blocks.tolist() == [True] * turn + [False] * len(text)
+
+
+def test_the_last_tokens_of_a_long_turn_are_single():
+    blocks = in_blocks(np.array([1] * (5 * BLOCK + 10), np.int32), CONTROL, AttentionCost())
+    assert blocks.sum() == 5 * BLOCK and not blocks[-10:].any()
+    assert in_blocks(np.array([1] * (BLOCK + 10), np.int32), CONTROL, AttentionCost()).all()
