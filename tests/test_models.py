@@ -232,7 +232,7 @@ def test_one_part_of_one_is_a_whole_model(remote: Path, tmp_path: Path) -> None:
 
 def test_a_split_model_is_not_repacked() -> None:
     with pytest.raises(ModelError, match="llama-gguf-split --merge"):
-        repacked(LocalModel(Path("big-00001-of-00002.gguf"), "0" * 64, 1, 2), lambda *_: None)
+        repacked(LocalModel(Path("big-00001-of-00002.gguf"), "0" * 64, 1, 2), lambda *_: {}, {8})
 
 
 def test_a_missing_file_names_its_neighbours(remote: Path, tmp_path: Path) -> None:
