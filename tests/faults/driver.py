@@ -24,7 +24,12 @@ from tests.faults.lossy import Losses
 MODEL = LocalModel(Path("fake.gguf"), "0" * 64, 1)
 GAVE_UP = 3
 """The exit status after an error that the pipeline names; Python's own after any other is 1."""
-TUNED = ("pipeline.actors.ray_pool", "pipeline.actors.ray_member", "pipeline.run", "pipeline.driver")
+TUNED = (
+    "pipeline.actors.ray_pool",
+    "pipeline.actors.ray_member",
+    "pipeline.run",
+    "pipeline.driver",
+)
 """Where the pipeline keeps the time-outs that a test may shorten."""
 
 
@@ -33,7 +38,8 @@ class Order:
     """What a driver does.
 
     seconds: what a row takes. constants: of the pipeline, set to other values. dies_before: a change to
-    the output ("os.link _SUCCESS") before which the driver kills itself.
+    the output ("os.link _SUCCESS") before which the driver kills itself. unfit: the ids of nodes on which
+    a worker dies of any row; "all" for every node.
     """
 
     job: dict[str, Any]
@@ -44,6 +50,7 @@ class Order:
     constants: dict[str, float] = field(default_factory=dict)
     losses: Losses = field(default_factory=Losses)
     disk: Disk = field(default_factory=Disk)
+    unfit: list[str] = field(default_factory=list)
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self)))
@@ -67,6 +74,7 @@ def run(order: Order) -> int:
         log=AnswerLog(Path(order.log), order.run),
         seconds=order.seconds,
         disk=order.disk,
+        unfit=tuple(order.unfit),
     )
     try:
         run_job(JobConfig.model_validate(order.job), workers, MODEL)

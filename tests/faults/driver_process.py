@@ -10,22 +10,24 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.faults.driver import Order
-from tests.faults.machines import ROOT
+from tests.faults.machines import ROOT, parents, title_of
 
 
 class DriverProcess:
-    """It has been started; what it prints lies in `path`."""
+    """It has been started; what it prints lies in `path`. Without an address it starts Ray itself."""
 
     def __init__(self, order: Order, address: str, folder: Path) -> None:
         self.order = order
         self.path = folder / f"driver-{order.run}.txt"
         file = folder / f"driver-{order.run}.json"
         order.write(file)
+        ray = {"RAY_ADDRESS": address} if address else {}
+        others = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
         with self.path.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.faults.driver", str(file)],
                 cwd=ROOT,
-                env={**os.environ, "RAY_ADDRESS": address, **environment()},
+                env={**others, **ray, **environment()},
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -41,6 +43,18 @@ class DriverProcess:
     @property
     def tail(self) -> str:
         return self.printed[-2000:]
+
+    def helpers(self, title: str) -> list[int]:
+        """The processes that it has started, and those that they have, with a title that contains this."""
+        of: dict[int, list[int]] = {}
+        for pid, parent in parents():
+            of.setdefault(parent, []).append(pid)
+        found, waiting = [], [self.process.pid]
+        while waiting:
+            children = of.get(waiting.pop(), [])
+            waiting += children
+            found += [pid for pid in children if title in title_of(pid)]
+        return found
 
     def wait(self, seconds: float) -> int:
         """Its exit status, negative for a signal. Raises TimeoutError, and kills it."""

@@ -74,12 +74,12 @@ ORDERS: dict[str, Callable[[], object]] = {
 
 
 class Calculator:
-    """A responder. seconds: how long a row takes, until the test is in a hurry."""
+    """A responder. seconds: a row takes, until the test is in a hurry. unfit: whether every row kills."""
 
     kind: Literal["generate", "embed"] = "generate"
 
-    def __init__(self, answers: Answers, log: AnswerLog, seconds: float) -> None:
-        self._answers, self._log, self._seconds = answers, log, seconds
+    def __init__(self, answers: Answers, log: AnswerLog, seconds: float, unfit: bool) -> None:
+        self._answers, self._log, self._seconds, self._unfit = answers, log, seconds, unfit
         self._lock = threading.Lock()
         self._pulse = Pulse()
 
@@ -96,6 +96,8 @@ class Calculator:
     def _answer(self, row: Row, attempts: int) -> dict[str, Any]:
         assert isinstance(row.request, CompletionRequest)
         task = Sum.of(str(row.request.prompt))
+        if self._unfit:
+            ORDERS["SEGFAULT"]()
         self._obey(task)
         if not self._log.hurried:
             time.sleep(self._seconds)
@@ -137,11 +139,14 @@ class CalculatorWorkers:
     log: AnswerLog
     seconds: float
     disk: Disk
+    unfit: tuple[str, ...] = ()
 
     def __call__(self, slot: Slot) -> Worker:
         self.disk.install(self.job.output.path, self.log)
-        self.log.write("born", node=ray.get_runtime_context().get_node_id())
+        node = ray.get_runtime_context().get_node_id()
+        self.log.write("born", node=node)
+        unfit = bool({node, "all"} & set(self.unfit))
         identity = Identity("fake", self.fingerprint.digest)
         answers = Answers("fake", self.fingerprint.digest, pa.schema([]))
         manifest = Manifest(Storage.at(self.job.output.path), self.fingerprint)
-        return Worker(self.job, identity, manifest, Calculator(answers, self.log, self.seconds))
+        return Worker(self.job, identity, manifest, Calculator(answers, self.log, self.seconds, unfit))

@@ -72,6 +72,13 @@ class Machines:
         raylets = {raylet_of(node) for node in nodes if node}
         return [pid for pid, parent in parents() if parent in raylets and title_of(pid).startswith(title)]
 
+    @staticmethod
+    def processes_of(node: Node, title: str) -> list[int]:
+        """The processes of a node's raylet, workers and agents, whose titles begin so."""
+        return [
+            pid for pid, parent in parents() if parent == raylet_of(node) and title_of(pid).startswith(title)
+        ]
+
     def lose_all(self) -> None:
         """SIGKILL for every raylet, every worker and the GCS at once, as when the power goes."""
         workers = self.processes()
