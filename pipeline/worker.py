@@ -16,10 +16,10 @@ from pipeline.answer.parsed import Expected
 from pipeline.config import JobConfig
 from pipeline.errors import InputError, RowError, WorkerError
 from pipeline.output.manifest import Manifest
-from pipeline.request.rows import Row, RowReader, records
+from pipeline.request.rows import Row, records
 from pipeline.request.schema import GenerationFields
 from pipeline.respond.responders import Pulse, Record, Responder
-from pipeline.shard.shard_reader import ShardReader
+from pipeline.shard.shard_reader import ShardReader, row_reader
 from pipeline.shard.shards import Chunk, ShardPlan
 from pipeline.tally import Tally
 
@@ -146,7 +146,7 @@ class OpenShard:
         self._keep = list(job.output.keep)
         self._identity = identity
         self._kind = kind
-        self._row_reader = RowReader(job.request, plan.columns, plan.shard.name, plan.partition)
+        self._row_reader = row_reader(job.request, plan)
         self._duplicates = frozenset(plan.duplicates)
         self.reader = ShardReader(plan, {*self._row_reader.columns, *self._keep})
 
@@ -165,7 +165,7 @@ class OpenShard:
 
 def check_input(job: JobConfig, plan: ShardPlan) -> None:
     """Raises InputError or ConfigError where the shard's columns make no request, or lack a kept column."""
-    RowReader(job.request, plan.columns, plan.shard.name, plan.partition)
+    row_reader(job.request, plan)
     there = [*plan.columns, *plan.partition]
     missing = [name for name in job.output.keep if name not in there]
     if missing:

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.answer.answers import Answers
+from pipeline.answer.shared_schema import shared_schema
 from pipeline.config import JobConfig
 from pipeline.engine.sequence import Generation
 from pipeline.errors import InputError, RowError
@@ -187,6 +188,7 @@ def answered(folder: Path, template: str, *keep: str) -> Path:
     plans = [plan_shard(shard) for shard in list_shards(job.input.path)]
     for plan in plans:
         check_input(job, plan)
+    assert shared_schema(job, plans) is None
     manifest = Manifest(Storage.at(job.output.path), Fingerprint.of(job, "0" * 64, plans))
     manifest.begin()
     worker = Worker(job, Identity("m", "0"), manifest, Echo())  # type: ignore[arg-type]

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from pipeline.answer.parsed import Expected
 from pipeline.config import JobConfig
 from pipeline.errors import ConfigError, RowError
-from pipeline.request.rows import RowReader, records
+from pipeline.request.rows import records
 from pipeline.request.schema import Request
-from pipeline.shard.shard_reader import ShardReader
+from pipeline.shard.shard_reader import ShardReader, row_reader
 from pipeline.shard.shards import Chunk, ShardPlan
 
 COLUMN = "parsed"
@@ -50,7 +50,7 @@ def _requests(job: JobConfig, plans: Sequence[ShardPlan]) -> Iterator[Request]:
     filled = [plan for plan in plans if plan.rows]
     step = max(1, -(-len(filled) // LOOKED_SHARDS))
     for plan in filled[::step]:
-        rows = RowReader(job.request, plan.columns, plan.shard.name)
+        rows = row_reader(job.request, plan)
         chunk = Chunk(plan.shard.name, 0, min(plan.rows, LOOKED_ROWS))
         with ShardReader(plan, rows.columns) as reader:
             for number, record in enumerate(records(reader.read(chunk), rows.columns)):

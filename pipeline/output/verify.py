@@ -23,10 +23,10 @@ from pipeline.output.records import (
     read_record,
     response_name,
 )
-from pipeline.request.rows import RowReader, records
+from pipeline.request.rows import records
 from pipeline.shard.footer import Footer, check_counts, read_footer
 from pipeline.shard.parquet import footer_digest, parquet_file, row_batches
-from pipeline.shard.shard_reader import ShardReader
+from pipeline.shard.shard_reader import ShardReader, row_reader
 from pipeline.shard.shards import Shard, ShardPlan, chunks, list_shards, plan_shard
 from pipeline.storage import Storage
 from pipeline.tally import Tally
@@ -174,7 +174,7 @@ class _Verification:
 
     def _asked(self, plan: ShardPlan) -> Iterator[str]:
         config = RequestConfig.model_validate(self.success["record"]["request"])
-        rows = RowReader(config, plan.columns, plan.shard.name, plan.partition)
+        rows = row_reader(config, plan)
         with ShardReader(plan, rows.columns) as reader:
             for chunk in chunks(plan):
                 for number, record in enumerate(records(reader.read(chunk), rows.columns), chunk.start):

@@ -9,10 +9,17 @@ from itertools import accumulate
 
 import pyarrow as pa
 
+from pipeline.config import RequestConfig
 from pipeline.errors import InputError
+from pipeline.request.rows import RowReader
 from pipeline.shard.jsonl import read_lines
 from pipeline.shard.parquet import parquet_file, row_batches
 from pipeline.shard.shards import CHUNK_ROWS, Chunk, ShardPlan
+
+
+def row_reader(config: RequestConfig, plan: ShardPlan) -> RowReader:
+    """How the shard's rows become requests; raises as RowReader does."""
+    return RowReader(config, plan.columns, plan.shard.name, plan.partition)
 
 
 class ShardReader:
