@@ -3,7 +3,7 @@
     python jobs/repeat_penalty.py [--rows N] [--model M] [--temperature T]
 
 Each task is asked with each penalty. Right is the label that the text is about; the exact number, date or
-code that the text holds; an object that is whole within max_tokens and has no key twice. The last line is JSON.
+code that the text holds; an object that is whole within max_tokens, no key twice. The last line is JSON.
 """
 
 from __future__ import annotations

@@ -180,6 +180,13 @@ def _share(work: _Work) -> float:
     return work.unassigned / (1 + len(work.at_home))
 
 
+def left_of(chunk: Chunk, done: Iterable[Chunk]) -> Iterator[Chunk]:
+    """The parts of a chunk that are in none of `done`, which don't overlap."""
+    inside = [part for part in done if part.within(chunk)]
+    for start, stop in gaps(chunk.rows, [part.moved(-chunk.start) for part in inside]):
+        yield Chunk(chunk.shard, start, stop).moved(chunk.start)
+
+
 def gaps(rows: int, done: Iterable[Chunk]) -> Iterator[tuple[int, int]]:
     """The ranges of a shard of `rows` rows that `done` leaves open.
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import count
 
 from pipeline.assignment import Assignment, groups
-from pipeline.backlog import Backlog
+from pipeline.backlog import Backlog, left_of
 from pipeline.errors import WorkersExhausted
 from pipeline.shard.shards import Chunk, ShardPlan
 from pipeline.tally import Tally
@@ -116,7 +116,7 @@ class Coordinator:
     def lost(
         self, worker: str, blame: bool, committed: Mapping[Chunk, Tally] | None = None, memory: bool = False
     ) -> list[ShardPlan]:
-        """Takes back what a dead worker held, less the chunks that it had `committed`.
+        """Takes back what a dead worker held, less what was `committed` of it: chunks, or parts of them.
 
         blame: its rows may have killed it; False for lost nodes, preemption and want of memory.
         memory: it was killed for want of memory.
@@ -132,8 +132,9 @@ class Coordinator:
             if assignment.control:
                 self._controls.rotate()
                 continue
-            complete += self.backlog.settle(chunk for chunk in assignment.chunks if chunk in committed)
-            left = tuple(chunk for chunk in assignment.chunks if chunk not in committed)
+            done = [part for part in committed if any(map(part.within, assignment.chunks))]
+            complete += self.backlog.settle(done)
+            left = tuple(part for chunk in assignment.chunks for part in left_of(chunk, done))
             if left:
                 again = replace(assignment, chunks=left, attempt=assignment.attempt + 1)
                 self._requeue(worker, again, blame or (memory and assignment.exclusive), memory)

@@ -235,13 +235,14 @@ def _work(
         job.cluster.patience,
         stall=job.retry.row_deadline * job.retry.max_attempts + _STALL_SLACK,
     )
-    try:
-        with JobScreen(job.name, run, manifest.output) as screen:
-            if cluster != job.cluster:
-                screen.say(_NO_GPU)
+    with JobScreen(job.name, run, manifest.output) as screen:
+        if cluster != job.cluster:
+            screen.say(_NO_GPU)
+        try:
             run.work(pool, assembly, screen, CHUNK_ROWS if slot.gpus else FIRST_ROWS)
-    finally:
-        pool.close()
+        finally:
+            # Before anything else: whoever stops a job may not wait for long.
+            pool.close()
 
 
 def _usable(cluster: ClusterConfig, machines: Sequence[Node]) -> ClusterConfig:

@@ -13,6 +13,7 @@ from pipeline.config import RetryConfig
 from pipeline.coordinator import Coordinator
 from pipeline.errors import TooManyFailures, WorkersExhausted
 from pipeline.output.amendment import Amendment
+from pipeline.output.drafts import Drafts
 from pipeline.output.manifest import Manifest
 from pipeline.output.records import WORK, chunk_name, footer_of, response_name
 from pipeline.respond.responders import Pulse
@@ -56,6 +57,7 @@ class Run:
     ) -> None:
         """check: called in each turn of the loop; what it raises ends the run."""
         self._manifest, self._check = manifest, check
+        self._drafts = Drafts(manifest)
         self._plans = {plan.shard.name: plan for plan in plans}
         self._coordinator = Coordinator(retry.max_attempts)
         self._most_failures = retry.max_failures
@@ -84,7 +86,7 @@ class Run:
         self._note_answered(finished)
         begun = self._begun()
         for name in [name for name in self._plans if name not in finished]:
-            done = self._manifest.finished_chunks(name) if name in begun else {}
+            done = self._done_of(self._plans[name]) if name in begun else {}
             self.before += sum(done.values(), Tally())
             for chunk, tally in done.items():
                 self._coordinator.note_answered((chunk,), tally)
@@ -100,7 +102,7 @@ class Run:
                 continue
             self._plans[name] = plan = replace(plan, retry=amendment.number)
             sound = [Chunk(name, *kept) for kept in gaps(plan.rows, amendment.failed(plan))]
-            done = self._manifest.finished_chunks(name, plan.retry)
+            done = self._done_of(plan)
             kept = amendment.kept(plan)
             self.before += sum(done.values(), kept)
             self._coordinator.note_answered(tuple(sound), kept)
@@ -185,17 +187,22 @@ class Run:
             )
 
     def _committed(self, chunks: Iterable[Chunk]) -> dict[Chunk, Tally]:
-        """Those that were committed although nobody could say so any more."""
+        """What of them was committed although nobody could say so any more, and what drafts held of them."""
         found: dict[Chunk, Tally] = {}
         for chunk in chunks:
             plan = self._plans[chunk.shard]
-            if chunk == plan.whole:
-                tally = self._answered(plan)
-            else:
-                tally = self._manifest.finished_chunks(chunk.shard, plan.retry).get(chunk)
-            if tally:
+            if chunk == plan.whole and (tally := self._answered(plan)):
                 found[chunk] = tally
+                continue
+            self._drafts.commit(chunk, plan.retry)
+            done = self._manifest.finished_chunks(chunk.shard, plan.retry)
+            found |= {part: tally for part, tally in done.items() if part.within(chunk)}
         return found
+
+    def _done_of(self, plan: ShardPlan) -> dict[Chunk, Tally]:
+        """The committed chunks of a shard that isn't complete, and what an earlier run left as drafts."""
+        self._drafts.commit_all(plan.shard.name, plan.retry)
+        return self._manifest.finished_chunks(plan.shard.name, plan.retry)
 
     def _answered(self, plan: ShardPlan) -> Tally | None:
         try:

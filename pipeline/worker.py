@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -14,7 +15,8 @@ from pipeline.answer.answer_columns import Kind
 from pipeline.answer.answers import Answers, tally
 from pipeline.answer.parsed import Expected
 from pipeline.config import JobConfig
-from pipeline.errors import InputError, RowError, WorkerError
+from pipeline.errors import InputError, RowError
+from pipeline.output.drafts import Drafts
 from pipeline.output.manifest import Manifest
 from pipeline.request.rows import Row, records
 from pipeline.request.schema import GenerationFields
@@ -22,11 +24,10 @@ from pipeline.respond.responders import Pulse, Record, Responder
 from pipeline.shard.shard_reader import ShardReader, row_reader
 from pipeline.shard.shards import Chunk, ShardPlan
 from pipeline.tally import Tally
+from pipeline.under_way import UnderWay, Write
 
 # Shards that a worker keeps open; chunks of a few shards come in turn.
 _OPEN_SHARDS = 4
-# Errors that are not the row's alone: a busy machine may be why.
-_PASSING = {"server_error", "deadline_exceeded"}
 # Tokens that an answer may have which only has to show that the worker can give one.
 _PROOF_TOKENS = 16
 
@@ -63,6 +64,8 @@ class Worker:
         self._identity = identity
         self._manifest = manifest
         self._responder = responder
+        self._drafts = Drafts(manifest)
+        self._under_way: dict[UnderWay, Write] = {}
         self._shards: OrderedDict[str, OpenShard] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -77,13 +80,15 @@ class Worker:
         shard = self._open(plan)
         table = shard.reader.read(chunk)
         rows = shard.rows(table, chunk)
-        answers = self._condemn(rows, attempt) if condemned else self._answer(rows, attempt)
-        cost = tally(answers, time.monotonic() - began, plan.shard.name)
-        output = shard.table(answers, table)
-        if chunk == plan.whole:
-            self._manifest.commit_whole(plan, output, cost)
-        else:
-            self._manifest.commit_chunk(chunk, output, cost, plan.retry)
+        under_way = UnderWay(chunk, plan.retry, rows, self._responder, self._job.retry.max_attempts)
+        with self._saved(under_way, shard, table):
+            answers = self._condemn(rows, attempt) if condemned else under_way.answer(attempt)
+            cost = tally(answers, time.monotonic() - began, plan.shard.name)
+            output = shard.table(answers, table)
+            if chunk == plan.whole:
+                self._manifest.commit_whole(plan, output, cost)
+            else:
+                self._manifest.commit_chunk(chunk, output, cost, plan.retry)
         return cost
 
     def prove(self, plan: ShardPlan, chunk: Chunk) -> Tally:
@@ -92,7 +97,22 @@ class Worker:
         The answers are short, and drawn by chance, so that none is taken over from equal rows."""
         shard = self._open(plan)
         rows = [_shortened(row) for row in shard.rows(shard.reader.read(chunk), chunk)]
-        return tally(self._respond(rows, 0), 0.0)
+        return tally(self._responder.respond(rows, 0), 0.0)
+
+    def save(self) -> None:
+        """Keeps drafts of what is answered of the chunks under way. Raises StorageError."""
+        for under_way, write in list(self._under_way.items()):
+            under_way.save(self._drafts, write)
+
+    @contextmanager
+    def _saved(self, under_way: UnderWay, shard: OpenShard, table: pa.Table) -> Iterator[None]:
+        """Inside, `save` keeps drafts of the chunk. They stay where it isn't committed."""
+        self._under_way[under_way] = lambda places, answers: shard.table(answers, table.take(places))
+        try:
+            yield
+        finally:
+            del self._under_way[under_way]
+        under_way.end(self._drafts)
 
     def pulse(self) -> Pulse:
         """The worker's life signs."""
@@ -111,25 +131,6 @@ class Worker:
                     self._shards.popitem(last=False)
             self._shards.move_to_end(plan.shard.name)
             return shard
-
-    def _answer(self, rows: Sequence[Row], attempt: int) -> list[Record]:
-        """Rows whose error may pass are tried again, with fewer neighbours."""
-        answers = self._respond(rows, attempt)
-        for later in range(attempt + 1, self._job.retry.max_attempts + 1):
-            again = [number for number, answer in enumerate(answers) if _may_pass(answer)]
-            if not again:
-                break
-            for number, answer in zip(
-                again, self._respond([rows[number] for number in again], later), strict=True
-            ):
-                answers[number] = answer
-        return answers
-
-    def _respond(self, rows: Sequence[Row], attempt: int) -> list[Record]:
-        answers = self._responder.respond(rows, attempt)
-        if [row.custom_id for row in rows] != [answer["custom_id"] for answer in answers]:
-            raise WorkerError(f"{len(rows)} rows went in, and {len(answers)} other answers came out")
-        return answers
 
     def _condemn(self, rows: Sequence[Row], attempt: int) -> list[Record]:
         error = RowError(
@@ -193,8 +194,3 @@ def _shortened(row: Row) -> Row:
         return row
     short = {"max_tokens": min(request.max_tokens, _PROOF_TOKENS), "temperature": 1.0, "seed": None}
     return replace(row, request=request.model_copy(update=short))
-
-
-def _may_pass(answer: Record) -> bool:
-    error = answer.get("error") or {}
-    return error.get("code") in _PASSING

@@ -106,12 +106,19 @@ class Farm:
         self.streak += 1
         self.longest_streak = max(self.longest_streak, self.streak)
         chunks = [c for a in held if not a.control for c in a.chunks if not self.spoiled(worker, c)]
-        committed = [Assignment(0, (c,)) for c in chunks if self.random.random() < 0.3]
+        committed = [Assignment(0, (self.part(c),)) for c in chunks if self.random.random() < 0.3]
         for assignment in committed:
             self.answer(assignment)
         known = {assignment.chunks[0]: tally_of(assignment) for assignment in committed}
         self.complete += self.names(self.coordinator.lost(worker, blame, known, memory))
         self.stopped = self.coordinator.machines <= self.coordinator.barred
+
+    def part(self, chunk: Chunk) -> Chunk:
+        """The whole chunk, or what a draft held of it."""
+        if chunk.rows < 2 or self.random.random() < 0.5:
+            return chunk
+        start = self.random.randrange(chunk.start, chunk.stop)
+        return Chunk(chunk.shard, start, self.random.randint(start + 1, chunk.stop))
 
     def answer(self, assignment: Assignment) -> None:
         if not assignment.control:

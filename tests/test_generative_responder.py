@@ -179,3 +179,20 @@ def test_rows_are_answered_without_the_others():
     case = Case(elsewhere=Gone())
     assert [answer["reused"] for answer in case.ask(*[CHAT | {"temperature": 0}] * 2)] == [False, True]
     case.responder.close()
+
+
+def test_rows_are_told_as_soon_as_they_are_answered_whatever_the_others_do():
+    case, seen = Case(), []
+    bodies = [CHAT | {"max_tokens": n, "seed": n, "ignore_eos": True} for n in (2, 30)]
+    bodies += [CHAT | {"top_p": 0.5, "model": "unknown"}]
+    rows = [Row(f"r{at}", parse_request("/v1/chat/completions", body)) for at, body in enumerate(bodies)]
+    case.model.fails = lambda batch: seen.append(case.responder.answered(rows))
+    answers = case.responder.respond(rows, 2)
+    # In order: what is refused, what is short, and what is long.
+    assert sorted(seen[0]) == [2]
+    assert any(sorted(found) == [0, 2] for found in seen)
+    for found in seen:
+        for place, record in found.items():
+            assert {**record, "created": 0} == {**answers[place], "created": 0}
+    assert case.responder.answered(rows) == {}
+    case.responder.close()

@@ -35,6 +35,8 @@ FIRST_PAUSE = 0.25
 BARREN_DEATHS = 50
 """Deaths in a row without any assignment finished in between that the pool puts up with. The verdict on a
 row that kills counts as finished only where other rows have been answered."""
+SAVE = 2.0
+"""Seconds that actors have for their drafts at the end. `ray job stop` kills a driver after three."""
 LACK_SAID_AFTER = 20.0
 """Seconds without a worker that has its place, after which it is said."""
 GROW_EVERY = 15.0
@@ -124,10 +126,18 @@ class RayPool:
         yield from self._watch()
 
     def close(self) -> None:
-        """Ends all actors at once; what they had not committed is lost."""
+        """Ends all actors at once. Of what they had not committed, the answered rows stay as drafts."""
+        self._save()
         for member in self._members.values():
             member.kill()
         self._members.clear()
+
+    def _save(self) -> None:
+        # Whatever is wrong with the cluster: what can't be saved is answered again.
+        with suppress(Exception):
+            saving = [member.actor.save.remote() for member in self._members.values() if member.work]
+            if saving:
+                ray.wait(saving, num_returns=len(saving), timeout=SAVE)
 
     def _staying(self) -> list[Member]:
         gone = self._lookout.sight.draining | self._avoided

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -14,10 +16,13 @@ import ray
 from pipeline.actors.cluster import Slot
 from pipeline.actors.last_words import keep_last_words
 from pipeline.assignment import Assignment
+from pipeline.errors import StorageError
 from pipeline.respond.responders import Pulse
 from pipeline.shard.shards import Chunk, ShardPlan
 from pipeline.tally import Tally
 
+SAVE_EVERY = 10.0
+"""Seconds between drafts of what is answered: about what is lost when the process dies."""
 CHUNKS_AT_ONCE = 32
 """Small chunks of one assignment that are worked on together, so that they fill the batch."""
 
@@ -33,6 +38,7 @@ class RowWorker(Protocol):
     def process(self, plan: ShardPlan, chunk: Chunk, attempt: int, condemned: bool) -> Tally: ...
     def prove(self, plan: ShardPlan, chunk: Chunk) -> Tally: ...
     def pulse(self) -> Pulse: ...
+    def save(self) -> None: ...
 
 
 WorkerFactory = Callable[[Slot], RowWorker]
@@ -80,7 +86,20 @@ class RowActor:
         self._stage = "starting"
         self._worker = self._build(self._slot)
         self._stage = "ready"
+        threading.Thread(target=self._keep_saving, daemon=True).start()
         return RowActor.pulse(self)
+
+    def save(self) -> None:
+        """Keeps drafts of what is answered of the assignments under way, as far as storage lets it."""
+        if self._worker:
+            # A draft saves work, and no more: the commit fails loudly where storage is out of order.
+            with suppress(StorageError):
+                self._worker.save()
+
+    def _keep_saving(self) -> None:
+        while True:
+            time.sleep(SAVE_EVERY)
+            self.save()
 
     def work(self, assignment: Assignment, plans: dict[str, ShardPlan]) -> Tally:
         """Answers and commits an assignment's chunks. plans: of all their shards, by name."""

@@ -11,6 +11,7 @@ from pipeline.errors import NightherdError, OutputError
 from pipeline.native.kernels import Kernels, system_fingerprint
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.records import (
+    DRAFT,
     KERNELS,
     RECORD,
     REPACK,
@@ -140,7 +141,8 @@ class Commits:
 
     def chunk_footers(self, shard: str, retry: int = 0) -> list[Footer]:
         """The footers of a shard's chunks, of overlapping ones as well."""
-        return self._footers(self.output.list(chunk_folder(shard, retry)))
+        names = self.output.list(chunk_folder(shard, retry))
+        return self._footers(name for name in names if not name.endswith(DRAFT))
 
     def _footers(self, names: Iterable[str]) -> list[Footer]:
         return [self._own(name, footer) for name, footer in footers_of(self.output, names).items()]

@@ -10,6 +10,7 @@ from pipeline.errors import OutputError
 from pipeline.output.commits import Commits
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.records import (
+    DRAFT,
     KERNELS,
     PROGRESS,
     RECORD,
@@ -181,7 +182,16 @@ class Manifest(Commits):
         names = [name for name in self.output.list() if not name.startswith((".", f"{ASIDE}/"))]
         own = [n for n in names if n.startswith((f"{RESPONSES}/", f"{WORK}/")) and n.endswith(".parquet")]
         kernels = [name for name in names if name.startswith(f"{KERNELS}/")]
-        known = {*own, *kernels, PROGRESS, RECORD, REPACK, *((REPORT, USAGE, SUCCESS) if own else ())}
+        drafts = [name for name in names if name.startswith(f"{WORK}/") and name.endswith(DRAFT)]
+        known = {
+            *own,
+            *drafts,
+            *kernels,
+            PROGRESS,
+            RECORD,
+            REPACK,
+            *((REPORT, USAGE, SUCCESS) if own else ()),
+        }
         if strangers := [name for name in names if name not in known]:
             raise OutputError(
                 f"output {self.output.url} holds {strangers[0]}, but no record of a job; "

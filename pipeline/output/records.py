@@ -31,6 +31,7 @@ RESPONSES = "responses"
 USAGE = "usage.parquet"
 SUCCESS = "_SUCCESS"
 REPORT = "report.html"
+DRAFT = ".draft"
 _READERS = 16
 _PACKAGES = ("nightherd", "ray", "llama-cpp-python", "pyarrow")
 USAGE_SCHEMA = pa.schema(
@@ -149,6 +150,11 @@ def usage_bytes(tallies: Mapping[str, Tally]) -> bytes:
 def chunk_folder(shard: str, retry: int = 0) -> str:
     """Where a shard's chunks lie. retry: the number of the retry that they belong to."""
     return f"{WORK}/retry-{retry}/{shard}" if retry else f"{WORK}/chunks/{shard}"
+
+
+def draft_name(chunk: Chunk, retry: int = 0) -> str:
+    """The file of what is answered of a chunk under way."""
+    return f"{chunk_folder(chunk.shard, retry)}/{chunk.start}-{chunk.stop}{DRAFT}"
 
 
 def chunk_name(chunk: Chunk, retry: int = 0) -> str:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from pipeline.answer.answers import Answers
 from pipeline.constraint.constraints import constraint_of
 from pipeline.constraint.guides import Guides
 from pipeline.engine.model import Vocabulary
-from pipeline.engine.runner import Runner
+from pipeline.engine.runner import NewSequence, Runner
+from pipeline.engine.sequence import Outcome
+from pipeline.engine.sequence import Sequence as Generating
 from pipeline.errors import RowError
 from pipeline.request.fields import UNLIMITED
 from pipeline.request.rows import Row
@@ -34,6 +38,15 @@ class _Job:
     key: bytes | None
     result: Future[Result]
     mine: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A call of `respond`. known: the keys of the answers that another worker gave."""
+
+    jobs: Sequence[_Job]
+    attempts: int
+    known: Mapping[bytes, Answer]
 
 
 class GenerativeResponder:
@@ -72,12 +85,14 @@ class GenerativeResponder:
         self._reuse = reuse
         self._elsewhere = elsewhere
         self._claims: Claims[Result] = Claims()
+        self._calls: dict[int, _Call] = {}
 
     def respond(self, rows: Sequence[Row], attempts: int) -> list[Record]:
         jobs = [self._claim(row) for row in rows]
         mine = [job for job in jobs if job.mine]
         try:
             known = self._take_known(mine)
+            self._calls[id(rows)] = _Call(jobs, attempts, known)
             self._compute([job for job in mine if job.key not in known])
             self._tell(job for job in mine if job.key not in known)
         except BaseException as failure:
@@ -86,7 +101,16 @@ class GenerativeResponder:
                     self._claims.forget(job.key)
                     job.result.set_exception(failure)
             raise
-        return [self._record(job, attempts, reused=not job.mine or job.key in known) for job in jobs]
+        finally:
+            call = self._calls.pop(id(rows), None)
+        assert call
+        return [self._record(job, call) for job in jobs]
+
+    def answered(self, rows: Sequence[Row]) -> dict[int, Record]:
+        call = self._calls.get(id(rows))
+        jobs = enumerate(call.jobs if call else ())
+        done = ((place, job) for place, job in jobs if job.result.done() and not job.result.exception())
+        return {place: self._record(job, call) for place, job in done} if call else {}
 
     def pulse(self) -> Pulse:
         engine = self._runner.engine
@@ -134,10 +158,31 @@ class GenerativeResponder:
                 self._settle(job, error)
         # Rows that begin alike come one after the other, so that the cells which they share are still there.
         asks.sort(key=lambda pair: pair[1].tokens)
-        sequences = [ask.sequences(self._vocabulary, self._seconds) for _, ask in asks]
+        sequences = [self._settling(job, ask) for job, ask in asks]
         outcomes = iter(self._runner.run([new for own in sequences for new in own]))
         for (job, ask), own in zip(asks, sequences, strict=True):
-            self._settle(job, ask.answer([next(outcomes) for _ in own]))
+            found = [next(outcomes) for _ in own]
+            if not job.result.done():
+                self._settle(job, ask.answer(found))
+
+    def _settling(self, job: _Job, ask: Ask) -> list[NewSequence]:
+        """What the row asks of the engine; its job is settled with the last of it, whatever the others do."""
+        asked = ask.sequences(self._vocabulary, self._seconds)
+        outcomes: list[Outcome | None] = [None] * len(asked)
+
+        def new(place: int, make: NewSequence, on_finish: Callable[[Outcome], None]) -> Generating:
+            def heard(outcome: Outcome) -> None:
+                outcomes[place] = outcome
+                found = [outcome for outcome in outcomes if outcome is not None]
+                if len(found) == len(outcomes):
+                    # This is the engine's thread. Whatever goes wrong here does so again on the caller's.
+                    with suppress(Exception):
+                        self._settle(job, ask.answer(found))
+                on_finish(outcome)
+
+            return make(heard)
+
+        return [partial(new, place, make) for place, make in enumerate(asked)]
 
     def _settle(self, job: _Job, result: Result) -> None:
         if isinstance(result, RowError):  # Another try may fare better.
@@ -172,8 +217,9 @@ class GenerativeResponder:
             reason = f"max_tokens must be an integer from 1 to {self._limit}, the model's context limit"
             raise RowError("invalid_request", f"{reason}, not {request.max_tokens}", "max_tokens")
 
-    def _record(self, job: _Job, attempts: int, *, reused: bool) -> Record:
-        row, result = job.row, job.result.result()
+    def _record(self, job: _Job, call: _Call) -> Record:
+        row, result, attempts = job.row, job.result.result(), call.attempts
+        reused = not job.mine or job.key in call.known
         if isinstance(result, RowError):
             return self._answers.error(row.custom_id, result, attempts)
         write = self._answers.chat if isinstance(row.request, ChatRequest) else self._answers.completion

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from pipeline.errors import RowError
 from pipeline.request.rows import Row
@@ -37,6 +37,16 @@ class Responder(Protocol):
 
     def pulse(self) -> Pulse: ...
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """A responder that tells answers before all rows of a call have theirs."""
+
+    def answered(self, rows: Sequence[Row]) -> dict[int, Record]:
+        """Of a call of `respond` that is under way with these very `rows`: the records there are, by place.
+
+        For any thread."""
 
 
 def served(request: Request | RowError, names: frozenset[str]) -> Request:

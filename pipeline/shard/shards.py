@@ -92,6 +92,13 @@ class Chunk:
     def rows(self) -> int:
         return self.stop - self.start
 
+    def within(self, other: Chunk) -> bool:
+        """Whether all of its rows are in the other chunk, too."""
+        return self.shard == other.shard and other.start <= self.start and self.stop <= other.stop
+
+    def moved(self, rows: int) -> Chunk:
+        return Chunk(self.shard, self.start + rows, self.stop + rows)
+
 
 @dataclass(frozen=True, slots=True)
 class ShardPlan:

@@ -81,12 +81,22 @@ class Calculator:
     def __init__(self, answers: Answers, log: AnswerLog, seconds: float, unfit: bool) -> None:
         self._answers, self._log, self._seconds, self._unfit = answers, log, seconds, unfit
         self._lock = threading.Lock()
+        self._under_way: dict[int, list[dict[str, Any]]] = {}
         self._pulse = Pulse()
 
     def respond(self, rows: Sequence[Row], attempts: int) -> list[dict[str, Any]]:
         if attempts:
             self._log.write("begun", rows=len(rows), first=rows[0].custom_id if rows else "")
-        return [self._answer(row, attempts) for row in rows]
+        answers = self._under_way.setdefault(id(rows), [])
+        try:
+            for row in rows:
+                answers.append(self._answer(row, attempts))
+        finally:
+            del self._under_way[id(rows)]
+        return answers
+
+    def answered(self, rows: Sequence[Row]) -> dict[int, dict[str, Any]]:
+        return dict(enumerate(list(self._under_way.get(id(rows), []))))
 
     def pulse(self) -> Pulse:
         return self._pulse

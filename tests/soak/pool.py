@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 
 from pipeline.actors.pool import Done, Event, Lost
 from pipeline.assignment import Assignment
-from pipeline.errors import JobError
+from pipeline.errors import JobError, StorageError
 from pipeline.respond.responders import Pulse
 from pipeline.shard.shards import Chunk, ShardPlan
 from pipeline.tally import Tally
@@ -85,6 +86,11 @@ class SimulatedPool:
             return
         for chunk in assignment.chunks:
             self._start(member, call, plans[chunk.shard], chunk)
+        if self._world.random.random() < 0.5:
+            after = self._world.random.choice([0.05, 0.5, 5.0])
+            self._world.start(
+                member.process, f"{member.process.name}/drafts", lambda: self._save(member), after
+            )
 
     def events(self, timeout: float) -> Iterator[Event]:
         world = self._world
@@ -116,6 +122,11 @@ class SimulatedPool:
         name = f"{member.process.name}/{call.assignment.id}"
         after = self._world.random.uniform(0.0, 0.05)
         self._world.start(member.process, name, lambda: self._process(member, call, plan, chunk), after)
+
+    def _save(self, member: Member) -> None:
+        """What the thread of a worker's process does that keeps drafts."""
+        with suppress(StorageError):
+            member.worker.save()
 
     def _process(self, member: Member, call: Call, plan: ShardPlan, chunk: Chunk) -> None:
         """What a thread of the worker's process does."""

@@ -25,9 +25,19 @@ class Calculator:
     def __init__(self, scene: Scene, process: Process, answers: Answers, seconds: float, driver: int) -> None:
         self._world, self._weather, self._witness = scene.world, scene.weather, scene.witness
         self._process, self._answers, self._seconds, self._driver = process, answers, seconds, driver
+        self._under_way: dict[int, list[dict[str, Any]]] = {}
 
     def respond(self, rows: Sequence[Row], attempts: int) -> list[dict[str, Any]]:
-        return [self._answer(row, attempts) for row in rows]
+        answers = self._under_way.setdefault(id(rows), [])
+        try:
+            for row in rows:
+                answers.append(self._answer(row, attempts))
+        finally:
+            del self._under_way[id(rows)]
+        return answers
+
+    def answered(self, rows: Sequence[Row]) -> dict[int, dict[str, Any]]:
+        return dict(enumerate(self._under_way.get(id(rows), [])))
 
     def pulse(self) -> Pulse:
         return Pulse()
