@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import Endpoint
+from pipeline.config import Endpoint, RequestConfig
 from pipeline.errors import RowError
 from pipeline.request.fields import UNLIMITED
 from pipeline.request.json_values import MAX_DEPTH, plain, read_json
+from pipeline.request.rows import RowReader
 from pipeline.request.schema import (
     CONTENT,
     KNOWN_FIELDS,
@@ -462,3 +463,41 @@ def test_served_fields_are_those_of_all_endpoints() -> None:
     assert frozenset().union(*map(fields_of, REQUESTS)) == SERVED_FIELDS
     assert {"messages", "prompt", "input", "max_tokens", "max_completion_tokens", "tools"} <= SERVED_FIELDS
     assert SERVED_FIELDS.isdisjoint({"best_of", "stream", "suffix", "functions"})
+
+
+@pytest.mark.parametrize(
+    ("fields", "penalty"),
+    [
+        ({}, 1.1),
+        ({"response_format": {"type": "text"}}, 1.1),
+        ({"response_format": {"type": "json_object"}}, 1.1),
+        ({"response_format": {"type": "json_object", "schema": {"type": "integer"}}}, 1.0),
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "object"}}}}, 1.0),
+        ({"guided_choice": ["a", "b"]}, 1.0),
+        ({"guided_regex": "a+"}, 1.0),
+        ({"grammar": 'root ::= "a"'}, 1.0),
+        ({"guided_choice": ["a", "b"], "repeat_penalty": 1.1}, 1.1),
+        ({"guided_choice": ["a", "b"], "repeat_penalty": 1.3}, 1.3),
+    ],
+)
+def test_the_penalty_of_an_answer_with_a_given_form_is_off_unless_asked_for(
+    fields: dict[str, Any], penalty: float
+) -> None:
+    """nightherd's issue 12: the reference's 1.1 bent labels, numbers that were to be copied, and JSON."""
+    message = {"messages": [{"role": "user", "content": "?"}]}
+    for endpoint, content in (("/v1/chat/completions", message), ("/v1/completions", {"prompt": "?"})):
+        assert parse_request(endpoint, content | fields).repeat_penalty == penalty
+
+
+def test_the_penalty_is_off_where_tools_are_offered() -> None:
+    tools = [{"type": "function", "function": {"name": "now"}}]
+    body = {"messages": [{"role": "user", "content": "?"}], "tools": tools}
+    assert parse_request("/v1/chat/completions", body).repeat_penalty == 1.0
+    assert parse_request("/v1/chat/completions", body | {"tool_choice": "none"}).repeat_penalty == 1.1
+
+
+def test_a_penalty_of_the_job_file_holds_for_every_row() -> None:
+    config = RequestConfig(defaults={"repeat_penalty": 1.2, "guided_choice": ["a", "b"]})
+    row = RowReader(config, ("prompt",), "s").read({"prompt": "?"}, 0)
+    assert isinstance(row.request, CompletionRequest)
+    assert row.request.repeat_penalty == 1.2

@@ -43,6 +43,10 @@ class ResponseFormat(Fields):
         return self
 
     @property
+    def has_schema(self) -> bool:
+        return self.json_schema is not None or self.schema_ is not None
+
+    @property
     def schema_and_path(self) -> tuple[dict[str, Any], str]:
         """The JSON schema of the answer, and where it stands in the request."""
         if self.json_schema is not None:

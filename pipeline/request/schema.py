@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError
 
@@ -26,6 +26,12 @@ from pipeline.request.response_format import Format, ResponseFormat
 from pipeline.request.sampling_fields import SamplingFields
 from pipeline.request.tools import Choice, Tool, ToolChoice, Tools
 from pipeline.request.unserved import UNSERVED, refuse_unserved
+
+NO_PENALTY = 1.0
+"""repeat_penalty by default where the answer has a given form, or tools are offered.
+
+A penalty on what the prompt and the answer hold bends what is to be copied from the prompt, JSON's own marks,
+and the names of tools (`jobs/repeat_penalty.py` measures it)."""
 
 
 class _AnyRequest(Fields):
@@ -52,6 +58,18 @@ class GenerationFields(_AnyRequest, SamplingFields):
         """The fields that say which texts may be answered."""
         asked = [name for name in ("guided_choice", "guided_regex", "grammar") if getattr(self, name)]
         return ["response_format", *asked] if self.response_format else asked
+
+    @property
+    def has_given_form(self) -> bool:
+        """Whether the request says what the answer looks like. That it is some JSON object says little."""
+        form = self.response_format
+        return bool(self.constraints) and (form is None or form.has_schema)
+
+    def with_defaults(self) -> Self:
+        """With the defaults that depend on other fields."""
+        if "repeat_penalty" in self.model_fields_set or not self.has_given_form:
+            return self
+        return self.model_copy(update={"repeat_penalty": NO_PENALTY})
 
     def refuse_conflicts(self) -> None:
         """Raises RowError where two fields contradict each other, or one needs another that is absent."""
@@ -94,6 +112,10 @@ class ChatRequest(GenerationFields):
     def offered(self) -> list[Tool]:
         """The tools that the model hears of."""
         return [] if self.tool_choice.mode == "none" else self.tools
+
+    @property
+    def has_given_form(self) -> bool:
+        return super().has_given_form or bool(self.offered)
 
     def refuse_conflicts(self) -> None:
         super().refuse_conflicts()
@@ -216,9 +238,11 @@ def parse_request(endpoint: Endpoint, body: Mapping[str, Any], *, whole: bool = 
         request = model.model_validate({OTHER_NAMES.get(k, k): v for k, v in fields.items() if k in served})
     except ValidationError as error:
         raise row_error(model, error.errors(include_url=False)[0], renamed) from None
-    if whole and not isinstance(request, EmbeddingRequest):
+    if isinstance(request, EmbeddingRequest):
+        return request
+    if whole:
         request.refuse_conflicts()
-    return request
+    return request.with_defaults()
 
 
 def _renamed(fields: Mapping[str, Any]) -> dict[str, str]:
