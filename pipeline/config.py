@@ -22,6 +22,16 @@ def _share_or_whole(gpus: float) -> float:
     return gpus
 
 
+Column = Annotated[str, Field(min_length=1)]
+
+
+def _once(keep: tuple[str, ...] | dict[str, str]) -> tuple[str, ...] | dict[str, str]:
+    names = list(keep.values()) if isinstance(keep, dict) else list(keep)
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"{twice} is named twice")
+    return keep
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -47,14 +57,20 @@ class InputConfig(_Section):
 
 
 class OutputConfig(_Section):
-    """A folder on any fsspec URL; `keep` names input columns to carry along.
+    """A folder on any fsspec URL.
 
+    keep: input columns to carry along: a list, or a mapping to the names that they have in the output.
     parsed: whether answers are also a typed column, by the schema that all rows share; "auto" where they do.
     """
 
     path: str = Field(min_length=1)
-    keep: tuple[str, ...] = ()
+    keep: Annotated[tuple[Column, ...] | dict[Column, Column], AfterValidator(_once)] = ()
     parsed: bool | Auto = "auto"
+
+    @property
+    def kept(self) -> dict[str, str]:
+        """The name in the output of each column to carry along, by its name in the input."""
+        return dict(self.keep) if isinstance(self.keep, dict) else {name: name for name in self.keep}
 
 
 class RequestConfig(_Section):

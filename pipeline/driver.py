@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,12 +19,13 @@ from pipeline.actors.ray_tasks import Chores
 from pipeline.actors.row_actor import RowWorker, WorkerFactory
 from pipeline.answer.shared_schema import shared_schema
 from pipeline.config import ClusterConfig, JobConfig
-from pipeline.errors import ClusterLost, WorkersExhausted
+from pipeline.errors import ClusterLost, ConfigError, InputError, ModelError, WorkersExhausted
 from pipeline.model.models import LocalModel, fetch_model
 from pipeline.native.cure import with_cuda
 from pipeline.output.amendment import Amendment
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
+from pipeline.preflight import check_model
 from pipeline.report.summary import Summary
 from pipeline.run import FIRST_ROWS, Run
 from pipeline.screen import JobScreen
@@ -96,12 +98,15 @@ def _drive(
     if listing.note:
         print(listing.note, flush=True)
     shards = listing.shards
-    model = model or fetch_model(job.model)
+    fetched = model or fetch_model(job.model)
     with RayCluster(job.cluster) as cluster:
         plans = _plan(shards, cluster)
         _check(job, plans)
-        manifest = _manifest(job, model, plans)
-        done_now = _see_through(job, plans, manifest, workers, open_output, cluster)
+        manifest = _manifest(job, fetched, plans)
+        if model is None:
+            check_model(job, fetched, manifest.fingerprint)
+        with _withdrawn(manifest):
+            done_now = _see_through(job, plans, manifest, workers, open_output, cluster)
         _refuse_without_answers(manifest)
         manifest.finish(plans)
     summary = replace(_summary(job, manifest, done_now, time.monotonic() - began), unread=listing.note)
@@ -265,3 +270,13 @@ def _summary(job: JobConfig, manifest: Manifest, done_now: Tally, seconds: float
         tokens=done_now.total_tokens,
         seconds=seconds,
     )
+
+
+@contextmanager
+def _withdrawn(manifest: Manifest) -> Iterator[None]:
+    """A job that turns out to be wrong before anything is answered leaves its output as it was."""
+    try:
+        yield
+    except (ConfigError, InputError, ModelError):
+        manifest.withdraw()
+        raise

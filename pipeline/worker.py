@@ -59,7 +59,9 @@ class Worker:
         """notes: what a person should know of this worker's machine, a line each.
         Raises ConfigError where a kept column would have the name of one of the output's."""
         self.notes = notes
-        _answers(identity, responder.kind, pa.schema([(name, pa.null()) for name in job.output.keep]))
+        _answers(
+            identity, responder.kind, pa.schema([(name, pa.null()) for name in job.output.kept.values()])
+        )
         self._job = job
         self._identity = identity
         self._manifest = manifest
@@ -144,12 +146,12 @@ class OpenShard:
     """A shard being read: how its rows become requests, and its answers a table."""
 
     def __init__(self, plan: ShardPlan, job: JobConfig, identity: Identity, kind: Kind) -> None:
-        self._keep = list(job.output.keep)
+        self._kept = job.output.kept
         self._identity = identity
         self._kind = kind
         self._row_reader = row_reader(job.request, plan)
         self._duplicates = frozenset(plan.duplicates)
-        self.reader = ShardReader(plan, {*self._row_reader.columns, *self._keep})
+        self.reader = ShardReader(plan, {*self._row_reader.columns, *self._kept})
 
     def rows(self, table: pa.Table, chunk: Chunk) -> list[Row]:
         """The chunk's rows as requests, or as the errors that they are answered with."""
@@ -160,7 +162,7 @@ class OpenShard:
 
     def table(self, answers: Sequence[Record], table: pa.Table) -> pa.Table:
         """The answers to the rows of `table`, with its columns that are carried along."""
-        kept = table.select(self._keep)
+        kept = table.select(list(self._kept)).rename_columns(list(self._kept.values()))
         return _answers(self._identity, self._kind, kept.schema).table(answers, kept)
 
 
@@ -168,7 +170,7 @@ def check_input(job: JobConfig, plan: ShardPlan) -> None:
     """Raises InputError or ConfigError where the shard's columns make no request, or lack a kept column."""
     row_reader(job.request, plan)
     there = [*plan.columns, *plan.partition]
-    missing = [name for name in job.output.keep if name not in there]
+    missing = [name for name in job.output.kept if name not in there]
     if missing:
         columns = ", ".join(there) or "none"
         raise InputError(

@@ -50,10 +50,17 @@ class Moody:
 
 
 class Case:
-    def __init__(self, folder: Path, prompts: list[str], responder: Any, **kept: pa.Array) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        prompts: list[str],
+        responder: Any,
+        keep: dict[str, str] | None = None,
+        **kept: pa.Array,
+    ) -> None:
         names = [f"r{number}" for number in range(len(prompts))]
         pq.write_table(pa.table({"custom_id": names, "prompt": prompts, **kept}), folder / "s.parquet")
-        output = {"path": str(folder / "out"), "keep": list(kept)}
+        output = {"path": str(folder / "out"), "keep": keep or list(kept)}
         paths = {"input": {"path": str(folder / "s.parquet")}, "output": output}
         job = JobConfig.model_validate({"model": {"path": "m"}, **paths})
         self.plan: ShardPlan = plan_shard(list_shards(job.input.path)[0])

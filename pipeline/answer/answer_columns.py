@@ -99,6 +99,6 @@ def response_schema(kind: Kind, kept: pa.Schema, parsed: pa.DataType | None = No
     names = [*own.names, *kept.names]
     for name in kept.names:
         if names.count(name) > 1:
-            reason = "is a column of the output" if name in own.names else "is named twice"
-            raise ConfigError(f"output.keep: {name} {reason}")
+            taken = f"is a column of the output: keep it by another name, as in {{{name}: input_{name}}}"
+            raise ConfigError(f"output.keep: {name} {taken if name in own.names else 'is named twice'}")
     return pa.schema([*own, *(field.remove_metadata() for field in kept)])

@@ -43,7 +43,7 @@ class Fingerprint:
                 },
                 "request": config.request.model_dump(mode="json"),
                 "engine": _result_settings(config.engine),
-                "output": {"keep": list(config.output.keep)} | ({"parsed": parsed} if parsed else {}),
+                "output": {"keep": _kept(config.output.kept)} | ({"parsed": parsed} if parsed else {}),
                 "input": shards,
             }
         )
@@ -68,6 +68,11 @@ class Fingerprint:
             for key in sorted(now.keys() | then.keys())
             if _shown(now, key) != _shown(then, key)
         ]
+
+
+def _kept(names: Mapping[str, str]) -> list[str] | dict[str, str]:
+    """A list where no column gets another name: so it was before they could."""
+    return list(names) if list(names) == list(names.values()) else dict(names)
 
 
 def _result_settings(engine: EngineConfig) -> dict[str, Any]:

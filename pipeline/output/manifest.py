@@ -47,6 +47,7 @@ class Manifest(Commits):
     ) -> None:
         super().__init__(output, fingerprint)
         self._about = dict(about or {})
+        self._is_ours = False
         self.retry = 0
 
     def begin(self) -> bool:
@@ -60,13 +61,21 @@ class Manifest(Commits):
             self.output.remove_tree(WORK)
             return True
         if not self._recorded(RECORD):
-            self._write(RECORD, self._record() | {"retry": self._found()})
+            record = self._record() | {"retry": self._found()}
+            self._is_ours = self._write(RECORD, record)
         begun = self._recorded(RECORD)
         if begun is None:  # Another driver has just finished the job.
             return self.begin()
         self._compare(begun)
         self.retry = _retry(begun)
         return False
+
+    def withdraw(self) -> None:
+        """Gives up a claim that `begin` made, where nothing has been answered: a corrected job may have the
+        output."""
+        answers = (".parquet", DRAFT)
+        if self._is_ours and not any(name.endswith(answers) for name in self.output.list()):
+            self.output.remove_tree(WORK)
 
     def reopen(self) -> int:
         """Makes a finished job unfinished, so that failed rows are tried again; the number of this retry.
@@ -153,8 +162,8 @@ class Manifest(Commits):
             "about": self._about,
         }
 
-    def _write(self, name: str, record: Mapping[str, Any]) -> None:
-        self.output.publish(name, lambda file: write_record(file, record))
+    def _write(self, name: str, record: Mapping[str, Any]) -> bool:
+        return self.output.publish(name, lambda file: write_record(file, record))
 
     def _recorded(self, name: str) -> dict[str, Any] | None:
         return read_record(self.output, name)
