@@ -86,11 +86,9 @@ class SimulatedPool:
             return
         for chunk in assignment.chunks:
             self._start(member, call, plans[chunk.shard], chunk)
-        if self._world.random.random() < 0.5:
-            after = self._world.random.choice([0.05, 0.5, 5.0])
-            self._world.start(
-                member.process, f"{member.process.name}/drafts", lambda: self._save(member), after
-            )
+        for after in (0.1, 0.4, 2.0):
+            name = f"{member.process.name}/drafts"
+            self._world.start(member.process, name, lambda: self._save(member), after)
 
     def events(self, timeout: float) -> Iterator[Event]:
         world = self._world
