@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from pipeline.actors.pool import Done
 from pipeline.answer.answers import Answers
+from pipeline.assignment import Assignment
+from pipeline.backlog import left_of
 from pipeline.config import JobConfig
-from pipeline.coordinator import Assignment, left_of
 from pipeline.engine.sequence import Generation
 from pipeline.errors import RowError
 from pipeline.output.drafts import Drafts
@@ -84,7 +85,8 @@ class Farm:
     """One worker in this process, and the assembly."""
 
     def __init__(self, job: JobConfig, manifest: Manifest, responder: Mortal) -> None:
-        self.manifest, self.idle, self.ready = manifest, True, ["worker"]
+        self.manifest, self.idle = manifest, True
+        self.ready, self.machines = {"worker": "machine"}, {"machine": "this machine"}
         self.worker = responder.worker = Worker(job, Identity("m", "0"), manifest, responder)
         self.events_: list[Done] = []
         self.put_: list[Any] = []
@@ -96,6 +98,8 @@ class Farm:
     def events(self, timeout: float) -> list[Done]:
         events, self.events_ = self.events_, []
         return events
+
+    def avoid(self, machine: str) -> None: ...
 
     def pulse(self) -> Pulse:
         return Pulse()
