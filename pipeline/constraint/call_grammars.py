@@ -3,47 +3,48 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
 from dataclasses import replace
 from typing import Any
 
+from pipeline.constraint.argument_grammars import arguments_rules
+from pipeline.constraint.lark import Literal, json_rule, quoted
 from pipeline.text.tool_forms import BARE, FUNCTIONARY, MADE_UP, ToolForm
 
-Literal = Callable[[str], str]
-"""A text as an expression of Lark, its control tokens as such."""
 
-
-def quoted(text: str) -> str:
-    """`text` as a string of Lark."""
-    # Lark reads no DEL inside a string, which JSON leaves as it is.
-    return json.dumps(text).replace("\x7f", "\\u007f")
-
-
-def tools_grammar(record: dict[str, Any], form: ToolForm, literal: Literal, overrides: dict[str, Any]) -> str:
+def tools_grammar(record: dict[str, Any], form: ToolForm, literal: Literal) -> str:
     """The Lark of a constraint of the kind "tools".
 
-    Where a form isn't made of JSON, calls are bare JSON: the schema is kept to whatever the form.
-    overrides: llguidance's options for JSON.
+    Where the model's form can't keep to all of the schemas, calls are bare JSON.
     """
-    if form.kind not in ("json", "named", "harmony"):
-        form = BARE
     if form == FUNCTIONARY:  # The prompt ends with the mark of the first call.
         form = replace(form, begin="", separator=None)
-    calls = [
-        f"call_{i}: {_call(form, call['name'], _json(call['schema'], overrides), literal)}"
-        for i, call in enumerate(record["calls"])
-    ]
-    any_call = " | ".join(f"call_{i}" for i in range(len(calls)))
+    calls = _calls(record, form, literal)
+    if calls is None:
+        form = BARE
+        calls = _calls(record, form, literal) or []
+    any_call = " | ".join(f"call_{i}" for i in range(len(record["calls"])))
     start = "calls | other" if "else" in record else "calls"
-    rules = [
-        f"start: {start}",
-        f"calls: {_all_calls(record, form, literal)}",
-        f"any_call: {any_call}",
-        *calls,
-    ]
-    if "else" in record:
-        rules.append(f"other: {_json(record['else'], overrides)}")
-    return "\n".join(rules)
+    rules = [f"start: {start}", f"calls: {_all_calls(record, form, literal)}", f"any_call: {any_call}"]
+    other = [f"other: {json_rule(record['else'])}"] if "else" in record else []
+    return "\n".join([*rules, *calls, *other])
+
+
+def _calls(record: dict[str, Any], form: ToolForm, literal: Literal) -> list[str] | None:
+    """The rules of each function's call; None where the form can't keep to a schema."""
+    rules = []
+    for i, call in enumerate(record["calls"]):
+        if form.kind in ("json", "named", "harmony"):
+            arguments, more = json_rule(call["schema"]), list[str]()
+        elif form.kind == "gemma":
+            return None
+        else:
+            found = arguments_rules(form, f"call_{i}", call["schema"], literal)
+            if found is None:
+                return None
+            arguments, more = found
+        rules += [f"call_{i}: {_call(form, call['name'], arguments, literal)}", *more]
+    return rules
 
 
 def _all_calls(record: dict[str, Any], form: ToolForm, literal: Literal) -> str:
@@ -51,10 +52,19 @@ def _all_calls(record: dict[str, Any], form: ToolForm, literal: Literal) -> str:
     many = f"any_call ({literal(form.separator or '')} any_call)*" if several else "any_call"
     if form.is_list:
         return f'{literal(form.begin)} "[" {many} "]" {literal(form.end)}'
-    return f"{literal(form.section[0])} {many}" if len(form.section) == 2 else many
+    if form.kind == "python":
+        return f"{literal(form.begin)} {many} {literal(form.end)}"
+    if len(form.section) < 2:
+        return many
+    begin, end = form.section
+    # What closes all calls; what ends the model's turn is for the model to say.
+    closing = re.match(r"\s*<[^<>]*(?:/|end)[^<>]*>", end)
+    return f"{literal(begin)} {many} {literal(closing[0] if closing else '')}"
 
 
 def _call(form: ToolForm, name: str, arguments: str, literal: Literal) -> str:
+    if form.kind == "python":
+        return f'{quoted(name + "(")} ({arguments}) ")"'
     if form.kind != "json":
         begin, after = _marks(f"{form.begin}{name}{form.after_name}", literal), literal(form.end)
         return f"{begin} {arguments} {after}"
@@ -78,7 +88,3 @@ def _object(form: ToolForm, name: str) -> tuple[str, str]:
     key = json.dumps(name)
     head = f"{{{key}:" if form.by_name else f'{{"{form.name_key}":{key},"{form.arguments_key}":'
     return (f'{{"{form.wrapper}":{head}', "}}") if form.wrapper else (head, "}")
-
-
-def _json(schema: dict[str, Any], overrides: dict[str, Any]) -> str:
-    return f"%json {json.dumps(schema | {'x-guidance': overrides})}"

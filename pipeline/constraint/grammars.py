@@ -12,9 +12,10 @@ from typing import Any
 from llguidance import LLMatcher
 from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
 
-from pipeline.constraint.call_grammars import Literal, quoted, tools_grammar
+from pipeline.constraint.call_grammars import tools_grammar
 from pipeline.constraint.constraints import Constraint
 from pipeline.constraint.equivalents import use_equivalents
+from pipeline.constraint.lark import COMPACT, Literal, quoted
 from pipeline.constraint.subschemas import Place, pointed_at, subschemas
 from pipeline.errors import RowError
 from pipeline.request.json_values import short
@@ -29,7 +30,6 @@ MAX_REFERENCE_LEVELS = 1000
 # The compiler's numbers are doubles: larger ones lose digits, and some near -2**63 end its stack.
 MAX_INTEGER = 2**53
 
-_COMPACT: dict[str, Any] = {"whitespace_flexible": False, "lenient": False}
 _QUOTED = re.compile(r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|//[^\n]*')
 _RULE = re.compile(r"\n(?=[^\n\"]*:)")
 
@@ -50,7 +50,7 @@ def grammar_of(constraint: Constraint, form: ToolForm | None, literal: Literal =
             record = json.loads(constraint.text)
             for param, schema in _roots(constraint, record):
                 _prepare(schema, param)
-            return LLMatcher.grammar_from_lark(tools_grammar(record, form or BARE, literal, _COMPACT))
+            return LLMatcher.grammar_from_lark(tools_grammar(record, form or BARE, literal))
         case _:
             return _schema_grammar(json.loads(constraint.text), constraint.param or "")
 
@@ -118,7 +118,7 @@ def fault_of(schema: dict[str, Any]) -> str | None:
 
 def _schema_grammar(schema: dict[str, Any], param: str) -> str:
     _prepare(schema, param)
-    return LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_COMPACT)  # type: ignore[arg-type]
+    return LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=COMPACT)  # type: ignore[arg-type]
 
 
 def _prepare(schema: dict[str, Any], param: str) -> None:

@@ -13,13 +13,13 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from numpy.typing import NDArray
 
 from pipeline.constraint.answer_text import Ahead, AnswerText, answer_text
-from pipeline.constraint.call_grammars import quoted
 from pipeline.constraint.constraints import Constraint
 from pipeline.constraint.grammar_errors import grammar_error
 from pipeline.constraint.grammars import grammar_of
 from pipeline.constraint.guide_tokenizer import new_tokenizer
 from pipeline.constraint.label_guide import LabelGuide
 from pipeline.constraint.labels import EndsAfter, SpelledLabels, spell_labels
+from pipeline.constraint.lark import quoted
 from pipeline.constraint.matcher_guide import MatcherGuide
 from pipeline.constraint.spelling import KNOWN, Speller, Tokens
 from pipeline.engine.model import Vocabulary

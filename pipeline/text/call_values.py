@@ -58,7 +58,7 @@ def typed(text: str, schema: Any) -> Any:
 
     Without a schema, what is JSON is taken as such, and any other text as a string.
     """
-    types = set(_types(schema))
+    types = set(types_of(schema))
     if types == {"string"}:
         return text
     bare = text.strip()
@@ -71,7 +71,7 @@ def typed(text: str, schema: Any) -> Any:
     return text if isinstance(value, str) and "string" in types else value
 
 
-def _types(schema: Any) -> Iterator[str]:
+def types_of(schema: Any) -> Iterator[str]:
     """The JSON types that a schema allows, as far as it says so itself."""
     if not isinstance(schema, Mapping):
         return
@@ -81,7 +81,7 @@ def _types(schema: Any) -> Iterator[str]:
         yield from {"string" if isinstance(value, str) else "other" for value in values}
     for key in ("anyOf", "oneOf"):
         for inner in schema.get(key) or ():
-            yield from _types(inner)
+            yield from types_of(inner)
 
 
 def python_calls(text: str) -> list[tuple[str, dict[str, Any]]] | None:

@@ -65,7 +65,6 @@ HARMONY = ToolForm(
     "harmony",
     begin="<|channel|>commentary to=functions.",
     after_name=" <|constrain|>json<|message|>",
-    section=("<|start|>", "<|end|>", "<|channel|>", "<|message|>", "<|constrain|>", "<|call|>"),
 )
 BARE = ToolForm("bare")
 """A JSON object and nothing else: what a constraint makes a model write whose own form it can't rule."""

@@ -166,13 +166,13 @@ class _Probe:
         begin = _common_suffix(before, between)
         rest = between[: len(between) - len(begin)]
         end = _common_prefix(rest, after)
-        section = (before[: len(before) - len(begin)], after[len(end) :])
         lead = _lead(begin)
+        section = (_lead(before[: len(before) - len(lead)]), after[len(end) :].rstrip())
         return replace(
             form,
             begin=lead,
             end=end,
-            section=tuple(text for mark in section if (text := _lead(mark).strip())),
+            section=tuple(mark for mark in section if mark.strip()),
             separator=rest[len(end) :] + begin[: len(begin) - len(lead)],
         )
 
