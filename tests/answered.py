@@ -13,6 +13,7 @@ from pipeline.answer.answer_columns import Kind
 from pipeline.answer.answers import Answers, Embeddings
 from pipeline.answer.parsed import Expected
 from pipeline.config import JobConfig
+from pipeline.engine.deciding import Decision
 from pipeline.engine.sequence import Generation
 from pipeline.errors import RowError
 from pipeline.output.fingerprint import Fingerprint
@@ -85,9 +86,10 @@ class Answered:
         fields = {key: value for key, value in answer.items() if key in Generation.__dataclass_fields__}
         tokens = tuple(range(fields.pop("tokens", len(answer["text"]) // 4 + 1)))
         given: dict[str, Any] = {"finish_reason": "stop", "prompt_tokens": 60, "cached_tokens": 40} | fields
-        record = self.answers.chat(
-            Row(name, self.chat), [Generation(tokens=tokens, **given)], 1, answer.get("labels")
-        )
+        if "labels" in answer:
+            names, scores = zip(*answer["labels"].items(), strict=True)
+            given["decisions"] = (Decision(None, names, scores, 0),)
+        record = self.answers.chat(Row(name, self.chat), [Generation(tokens=tokens, **given)], 1)
         return record | {key: answer[key] for key in ("created", "seconds") if key in answer}
 
     def commit(self, *names: str) -> Answered:

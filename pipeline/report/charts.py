@@ -114,11 +114,14 @@ def histogram(values: NDArray[np.float64], unit: str, marks: Sequence[tuple[str,
 
     def draw(axes: Any) -> None:
         bins, logarithmic = _bins(values)
+        whole = bool((values % 1 == 0).all())
         shown = np.clip(values, bins[0], bins[-1])
         axes.hist(shown, bins=list(bins), color=FIRST, edgecolor=PAPER, linewidth=0.5)
         if logarithmic:
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter("{x:,g}")
+        elif whole:
+            axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_yticks([])
         axes.set_xlabel(unit)
         top = axes.get_ylim()[1]
@@ -270,8 +273,10 @@ def _bins(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], bool]:
     positive = values[values > 0]
     if len(positive) == len(values) and np.median(values) * 30 < values.max():
         return np.geomspace(low, values.max(), 41), True
-    if float(high).is_integer() and (values % 1 == 0).all() and high - low < 40:
-        return np.arange(low - 0.5, high + 1.5), False
+    if (values % 1 == 0).all():
+        # Bins of whole numbers hold equally many of them.
+        step = max(1, round((high - low) / 40))
+        return np.arange(low - 0.5, np.ceil(high) + 0.5 + step, step), False
     return np.linspace(low, high if high > low else low + 1, 41), False
 
 

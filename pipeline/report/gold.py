@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.report.label_counts import tally_pairs
+from pipeline.report.label_counts import as_labels, tally_pairs
 from pipeline.report.reservoir import Reservoir
 from pipeline.report.row_batch import RowBatch
 
@@ -169,17 +169,6 @@ class Gold:
         self._right += np.bincount(bins, weights=hits, minlength=RELIABILITY_BINS).astype(np.int64)
         self._probability += np.bincount(bins, weights=shares, minlength=RELIABILITY_BINS)
         self._squares += float(((shares - hits) ** 2).sum())
-
-
-def as_labels(column: pa.Array) -> pa.Array:
-    """Values as the texts that a model would answer with: 3 and 3.0 are "3", true is "true"."""
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if pa.types.is_floating(column.type):
-        return pa.array([None if v is None else f"{v:g}" for v in column.to_pylist()], pa.string())
-    if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
-        return pa.array([None if v is None else str(v) for v in column.to_pylist()], pa.string())
-    return pc.utf8_trim_whitespace(column.cast(pa.string()))
 
 
 def _miss(

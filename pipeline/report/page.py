@@ -126,7 +126,7 @@ def _tiles(tally: Tally, recorded: Tally, rows: int) -> list[dict[str, str]]:
     if recorded.seconds:
         found.append((span(recorded.seconds), "of workers' time", ""))
     if not tally.completion_tokens:
-        del found[3]
+        del found[3:5]
     return [{"value": value, "label": label, "class": style} for value, label, style in found]
 
 

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from pipeline.report import charts
 from pipeline.report.gold import Gold
+from pipeline.report.label_counts import LabelCounts
 from pipeline.report.progress import span
 from pipeline.report.survey import Row, Survey
 from pipeline.report.vectors import Map
@@ -29,7 +30,7 @@ def sections(survey: Survey) -> Section:
     """All sections by their name in the template; those that have nothing to show are None."""
     return {
         "timeline": timeline(survey),
-        "labels": labels(survey),
+        "labels": [found for field, counts in survey.labels.items() if (found := labels(field, counts))],
         "gold": gold(survey.gold) if survey.gold and survey.gold.pairs else None,
         "errors": errors(survey),
         "numbers": numbers(survey),
@@ -62,20 +63,22 @@ def timeline(survey: Survey) -> Section | None:
     }
 
 
-def labels(survey: Survey) -> Section | None:
-    counts = survey.labels.counts
+def labels(field: str, found: LabelCounts) -> Section | None:
+    """field: of the answer; "" for all of it."""
+    counts = found.counts
     if not counts:
         return None
     shown = list(counts.items())[:SHOWN_LABELS]
-    sure = np.array([count.sure for _, count in shown]) if survey.labels.scored else None
+    sure = np.array([count.sure for _, count in shown]) if found.scored else None
     draw = charts.labels([name for name, _ in shown], [count.rows for _, count in shown], sure)
     rest, rows = len(counts) - len(shown), sum(count.rows for count in counts.values())
     means = [count.mean_probability or 0.0 for _, count in shown]
     surest = f" Mean probability: {min(means):.2f} to {max(means):.2f} by label." if sure is not None else ""
     return {
         "note": f"{len(counts):,} different answers over {rows:,} rows.{surest}",
+        "field": field,
         "chart": _chart(
-            "labels",
+            f"labels-{field}",
             "rows of each label",
             draw,
             height=0.55 + 0.26 * len(shown),
@@ -103,6 +106,9 @@ def gold(found: Gold) -> Section:
             if left_out
             else "Every row has a gold label and an answer."
         ),
+        "warning": ""
+        if any(score.gold and score.given for score in scores)
+        else f"No answer is one of the labels in {found.name}: is it the column that holds them?",
         "confusion": _confusion(found, names) if len(names) > 1 else None,
         "confusion_note": f"The {len(names)} commonest of {len(scores)} labels."
         if len(scores) > len(names)
@@ -176,6 +182,11 @@ def numbers(survey: Survey) -> Section | None:
     found = []
     for name, spread in shown.items():
         title, unit = _NUMBERS[name]
+        if spread.least == spread.most:
+            found.append(
+                {"title": title, "chart": "", "caption": f"{number(spread.least)} {unit} in every row"}
+            )
+            continue
         marks = [("median", spread.quantile(0.5)), ("p95", spread.quantile(0.95))]
         if marks[0][1] >= 0.8 * marks[1][1]:
             marks = marks[:1]

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from pipeline.report.failures import Failures
 from pipeline.report.gold import Gold
-from pipeline.report.label_counts import LabelCounts, labels_of
+from pipeline.report.label_counts import LabelCounts, label_fields, labels_of
 from pipeline.report.reservoir import Reservoir
 from pipeline.report.row_batch import RowBatch
 from pipeline.report.spread import Spread
@@ -32,6 +32,7 @@ Row = dict[str, Any]
 class Survey:
     """What is known of the rows so far.
 
+    labels: by the field of the answer that holds them, "" for the whole answer.
     numbers: of the answers, by prompt_tokens, completion_tokens, characters and seconds.
     """
 
@@ -48,7 +49,7 @@ class Survey:
         }
         self.timeline = Timeline()
         self.failures = Failures()
-        self.labels = LabelCounts()
+        self.labels: dict[str, LabelCounts] = {}
         self.gold = Gold(gold) if gold else None
         self.vectors = Vectors(gold)
         self._samples: Reservoir[Row] = Reservoir(READ, seed=11)
@@ -87,10 +88,11 @@ class Survey:
         counted = pc.value_counts(batch.column("finish_reason")).to_pylist()
         self.finish_reasons.update({c["values"]: c["counts"] for c in counted if c["values"]})
         self.incomplete += int(pc.sum(pc.invert(batch.column("complete"))).as_py() or 0)
-        labels, probabilities = labels_of(batch)
-        self.labels.add(labels, probabilities)
+        fields = label_fields(batch)
+        for field in fields:
+            self.labels.setdefault(field, LabelCounts()).add(*labels_of(batch, field))
         if self.gold:
-            self.gold.add(batch, labels, probabilities)
+            self.gold.add(batch, *labels_of(batch, self.gold.name if fields != [""] else ""))
         answered = np.flatnonzero(batch.answered)
         self._samples.offer(len(answered), lambda index: batch.record(int(answered[index])))
         self._slow(batch)

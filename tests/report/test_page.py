@@ -147,6 +147,11 @@ def test_a_gold_column_that_is_not_there_is_named(tmp_path, name):
     assert "output.keep" in done.output
 
 
+def test_a_gold_column_of_other_values_is_doubted(tmp_path):
+    page = Path(write_report(night(str(tmp_path / "out"), 20).finish().url, gold="body")).read_text()
+    assert "No answer is one of the labels in body: is it the column that holds them?" in page
+
+
 def test_where_no_job_is_there_is_no_report(tmp_path):
     with pytest.raises(OutputError, match="no job has begun there"):
         write_report(str(tmp_path))

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import RowError
 from pipeline.output.committed import CommittedRows
+from pipeline.report.label_counts import labels_of
 from pipeline.report.row_batch import RowBatch
 from pipeline.report.survey import SLOWEST, Survey, columns_to_read
 from pipeline.shard.shards import Chunk
@@ -70,7 +71,7 @@ def test_labels_are_held_against_gold(rows):
         assert gold.interval[0] <= gold.accuracy <= gold.interval[1]
     for miss in gold.misses:
         assert miss.gold != miss.label
-    for label, count in survey.labels.counts.items():
+    for label, count in survey.labels[""].counts.items():
         own = [answer["share"] for answer, _ in answered if answer["label"] == label]
         assert count.rows == len(own)
         assert count.mean_probability == pytest.approx(np.mean(own))
@@ -114,14 +115,58 @@ def test_gold_of_other_types_is_read_as_a_model_would_write_it(values, kind, ans
 
 def test_free_texts_are_no_labels():
     rows = [(f"a sentence of its own, number {n}", {}) for n in range(50)]
-    assert surveyed(Answered(url(), {"a.parquet": rows}).finish()).labels.counts == {}
+    assert surveyed(Answered(url(), {"a.parquet": rows}).finish()).labels[""].counts == {}
 
 
 def test_short_answers_that_come_again_are_labels():
     rows = [(("yes", "no", " yes")[n % 3], {}) for n in range(30)]
-    counts = surveyed(Answered(url(), {"a.parquet": rows}).finish()).labels.counts
+    counts = surveyed(Answered(url(), {"a.parquet": rows}).finish()).labels[""].counts
     assert {label: count.rows for label, count in counts.items()} == {"yes": 20, "no": 10}
     assert counts["yes"].mean_probability is None
+
+
+def test_labels_may_be_fields_of_an_answer():
+    schema = {
+        "type": "object",
+        "properties": {"topic": {"enum": LABELS}, "sure": {"type": "boolean"}, "why": {"type": "string"}},
+    }
+    shape = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    rows = [
+        ('{"topic": "art", "sure": true, "why": "a"}', {"topic": "art"}),
+        ('{"topic": "law", "sure": true, "why": "b"}', {"topic": "art"}),
+        ('{"topic": "law", "sure": false, "why": "c"}', {"topic": "law"}),
+        ('{"topic": "law", "sure": false, "why": "d"}', {"topic": None}),
+        (RowError("server_error", "why"), {"topic": "war"}),
+    ]
+    request = {"defaults": {"response_format": shape}}
+    survey = surveyed(Answered(url(), {"a.parquet": rows}, GOLD, request=request).finish(), "topic")
+    found = {f: {label: c.rows for label, c in counts.counts.items()} for f, counts in survey.labels.items()}
+    assert found == {"topic": {"law": 3, "art": 1}, "sure": {"false": 2, "true": 2}}
+    assert survey.gold is not None
+    assert survey.gold.pairs == {("art", "art"): 1, ("art", "law"): 1, ("law", "law"): 1}
+    assert survey.gold.unanswered == 1
+
+
+def test_of_several_decisions_the_fields_own_labels_count():
+    scores = [
+        {"path": "a.topic", "label": "art", "probability": 0.6},
+        {"path": "a.topic", "label": "law", "probability": 0.4},
+        {"path": "a.mood", "label": "art", "probability": 0.9},
+    ]
+    table = pa.table(
+        {
+            "status_code": pa.array([200, 200], pa.int16()),
+            "text": ["law", "art"],
+            "label_logprobs": [scores, scores[2:]],
+            "attempts": [1, 1],
+        }
+    )
+    batch = RowBatch("a.parquet", 0, table)
+    labels, shares = labels_of(batch, "topic")
+    assert (labels.to_pylist(), shares[0]) == (["law", "art"], 0.4)
+    assert math.isnan(shares[1])
+    assert labels_of(batch, "mood")[0].to_pylist() == ["art", "art"]
+    assert labels_of(batch)[1].tolist() == [0.4, 0.9]
 
 
 def test_the_slowest_rows_are_found_wherever_they_are():
@@ -167,7 +212,7 @@ def test_vectors_of_several_lengths_are_told_apart():
 def test_a_kept_column_may_be_called_as_a_column_of_the_other_kind():
     rows = [("yes", {"embedding": 1.0})] * 4
     job = Answered(url(), {"a.parquet": rows}, pa.schema({"embedding": pa.float64()})).finish()
-    assert surveyed(job).labels.counts["yes"].rows == 4
+    assert surveyed(job).labels[""].counts["yes"].rows == 4
     vectors = [(np.ones(4), {"text": "asked", "label_logprobs": 3})] * 4
     kept = pa.schema({"text": pa.string(), "label_logprobs": pa.int64()})
     assert surveyed(Answered(url(), {"a.parquet": vectors}, kept, "embed").finish()).vectors.count == 4
