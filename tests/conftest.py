@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import settings
 
-LONG = {"slow", "soak"}
+LONG = ("slow", "soak")
 
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
