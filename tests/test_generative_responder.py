@@ -101,6 +101,14 @@ def test_more_tokens_than_the_models_context_has_are_refused_and_more_than_the_r
     case.responder.close()
 
 
+def test_minus_one_is_as_many_tokens_as_the_context_has_room_for(case):
+    asked = {"ignore_eos": True, "temperature": 0}
+    unlimited, small = case.ask(CHAT | asked | {"max_tokens": -1}, CHAT | asked | {"max_tokens": 2})
+    assert unlimited["finish_reason"] == small["finish_reason"] == "length"
+    assert unlimited["usage"]["total_tokens"] == 512
+    assert small["usage"]["completion_tokens"] == 2
+
+
 def test_the_default_of_max_tokens_may_be_more_than_a_context_holds():
     case = Case(limit=100)
     (answer,) = case.ask({"prompt": "x"}, endpoint="/v1/completions")

@@ -219,6 +219,15 @@ def test_hives_folders_are_columns_of_templates_and_of_what_is_kept(tmp_path: Pa
     }
 
 
+def test_a_glob_of_folders_is_all_that_is_in_them(tmp_path: Path) -> None:
+    for name in ("lang=de/a/x.parquet", "lang=fr/y.parquet", "other/z.parquet", "lang=fr/notes.txt"):
+        parquet(tmp_path / name)
+    listing = list_input(f"{tmp_path}/lang=*")
+    assert [shard.name for shard in listing.shards] == ["lang=de/a/x.parquet", "lang=fr/y.parquet"]
+    assert listing.unread == ["lang=fr/notes.txt"]
+    assert plan_shard(listing.shards[0]).partition == {"lang": "de"}
+
+
 def test_a_files_own_column_goes_before_its_folders(tmp_path: Path) -> None:
     parquet(tmp_path / "in/year=2024/part-0.parquet", year=[2023], text=["a"])
     (tmp_path / "in/year=2024/x.jsonl").write_text('{"year": 2022, "text": "b"}\n{"text": "c"}\n')

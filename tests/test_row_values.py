@@ -241,6 +241,15 @@ def test_json_columns_are_what_they_say_in_a_request(tmp_path: Path) -> None:
     assert found[0].tools[0].function.parameters == json.loads(parameters)  # type: ignore[union-attr]
 
 
+def test_a_string_of_a_json_column_is_its_text_in_templates(tmp_path: Path) -> None:
+    values = ['"Hi \\"you\\""', "null", "5.0", '["a"]', ' {"a": 1}']
+    column = pa.ExtensionArray.from_storage(pa.json_(), pa.array(values))
+    pq.write_table(pa.table({"x": column}), tmp_path / "t.parquet")
+    assert prompts(tmp_path / "t.parquet", "{{ x }}!") == ['Hi "you"!', "!", "5.0!", '["a"]!', ' {"a": 1}!']
+    shown = ['{"x": "Hi \\"you\\""}', '{"x": null}', '{"x": 5.0}', '{"x": ["a"]}', '{"x": {"a": 1}}']
+    assert prompts(tmp_path / "t.parquet", "{{ row | tojson }}") == shown
+
+
 def test_times_are_times_to_templates(tmp_path: Path) -> None:
     value = pa.array([1704067200123456789], pa.int64()).cast(pa.timestamp("ns", "+02:00"))
     assert prompt(tmp_path, value, "{{ x.year }} {{ x.strftime('%d.%m.') }}") == "2024 01.01."

@@ -72,15 +72,19 @@ def plain(value: Any, param: str = "", depth: int = 0, *, keep_nulls: bool = Fal
 
 
 def as_written(value: Any, param: str, depth: int = 0) -> Any:
-    """A row's value for a template: as `plain`, but it keeps nulls, numbers' digits and texts of JSON."""
+    """A row's value for a template: as `plain`, but it keeps nulls, numbers' digits and texts of JSON.
+
+    Of JSON, a string is its text, and null is null.
+    """
     if depth > MAX_DEPTH:
         raise _invalid(param, f"is nested deeper than the {MAX_DEPTH} levels allowed")
     if isinstance(value, dict):
         return {_text(key, param): as_written(item, param, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [as_written(item, param, depth + 1) for item in value]
-    is_text = isinstance(value, str | bytes) and not isinstance(value, JsonText)
-    return _text(value, param) if is_text else value
+    if isinstance(value, JsonText):
+        return read_json(str(value), param) if value.startswith('"') or value == "null" else value
+    return _text(value, param) if isinstance(value, str | bytes) else value
 
 
 def json_text(value: Any, indent: int | None = None, level: int = 1) -> str:

@@ -20,6 +20,8 @@ def row_name(value: Any, column: str) -> str | None:
     Any other number is the name as it was written, 19.90.
     Raises RowError for what can't be a name: a truth value, a list, a number that isn't finite ...
     """
+    if type(value) is str and value.isascii():
+        return value or None
     if isinstance(value, JsonText):
         value = read_json(value, column, as_written=True)
     if value is None or value in ("", b""):

@@ -179,6 +179,8 @@ def list_input(input_url: str, output_url: str | None = None) -> Listing:
     shards = [shard for shard in found if is_data(shard.name)]
     # What Spark and others keep for themselves is no news, but data there is.
     others = [s.name for s in found if not is_data(s.name) and (has_suffix(s.name) or not is_hidden(s.name))]
+    # Some tools mark a folder of an object store by an empty object.
+    others = [name for name in others if name and not name.endswith("/")]
     listing = Listing(shards, others)
     if not shards:
         note = f"; {listing.note}" if others else ""
@@ -233,7 +235,9 @@ def _named(pattern: str) -> list[Shard]:
     cut = pattern.rfind("/", 0, fixed) + 1
     base = Storage.at(pattern[:cut] or ".")
     _check_links(pattern, base.broken_links(pattern[cut:]))
-    return [_shard(base, name, entry) for name, entry in base.glob(pattern[cut:]).items()]
+    # Where it matches no file, it may match folders.
+    found = base.glob(pattern[cut:]) or base.glob(f"{pattern[cut:]}/**")
+    return [_shard(base, name, entry) for name, entry in found.items()]
 
 
 def _check_links(url: str, broken: Sequence[str]) -> None:
