@@ -41,12 +41,13 @@ class Answered:
     kind: Kind = "generate"
     request: Mapping[str, Any] = field(default_factory=dict)
     name: str = "made up"
+    input_url: str = "/nowhere"
 
     def __post_init__(self) -> None:
         tree = {
             "name": self.name,
             "model": {"path": "model.gguf"},
-            "input": {"path": "in"},
+            "input": {"path": self.input_url},
             "output": {"path": self.url, "keep": self.keep.names},
             "request": dict(self.request),
         }
@@ -60,7 +61,7 @@ class Answered:
         parsed = Expected.of(self.chat)
         typed = parsed.to_json() if parsed else None
         prints = Fingerprint.of(self.config, "ab" * 32, self.plans.values(), typed)
-        about = {"name": self.name, "input": "in", "job": self.config.model_dump(mode="json")}
+        about = {"name": self.name, "input": self.input_url, "job": self.config.model_dump(mode="json")}
         self.answers = Answers("m", prints.digest, self.keep, self.kind, vocabulary=VOCABULARY, parsed=parsed)
         self.manifest = Manifest(Storage.at(self.url), prints, about)
         self.manifest.begin()

@@ -15,6 +15,7 @@ from pipeline import __version__
 from pipeline.errors import ConfigError
 from pipeline.output.committed import CommittedRows
 from pipeline.output.records import REPORT, WORK
+from pipeline.report.asked import Place, asked
 from pipeline.report.progress import span
 from pipeline.report.row_batch import RowBatch
 from pipeline.report.sections import moment, sections
@@ -91,7 +92,16 @@ def _context(answers: CommittedRows, survey: Survey, state: Status) -> dict[str,
         "tiles": _tiles(survey.tally, state.tally, answers.rows),
         "settings": _settings(answers),
         "request": _request(answers),
-    } | sections(survey)
+    } | sections(survey, _asked(answers, survey))
+
+
+def _asked(answers: CommittedRows, survey: Survey) -> dict[Place, str]:
+    url = (answers.record.get("about") or {}).get("input")
+    if not url:
+        return {}
+    request = answers.record.get("record", {}).get("request") or {}
+    places = [(row["shard"], row["row"]) for row in survey.samples]
+    return asked(url, answers.manifest.output.url, request, places)
 
 
 def _facts(answers: CommittedRows, survey: Survey) -> list[str]:

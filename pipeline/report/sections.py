@@ -26,8 +26,11 @@ LONGEST = 1500
 """Characters of a text that are shown."""
 
 
-def sections(survey: Survey) -> Section:
-    """All sections by their name in the template; those that have nothing to show are None."""
+def sections(survey: Survey, asked: Mapping[tuple[str, int], str]) -> Section:
+    """All sections by their name in the template; those that have nothing to show are None.
+
+    asked: what rows asked, as far as that is known, by their shard and number.
+    """
     return {
         "timeline": timeline(survey),
         "labels": [found for field, counts in survey.labels.items() if (found := labels(field, counts))],
@@ -35,7 +38,9 @@ def sections(survey: Survey) -> Section:
         "errors": errors(survey),
         "numbers": numbers(survey),
         "vectors": vectors(survey),
-        "samples": [answer(row, survey.kept) for row in survey.samples],
+        "samples": [
+            answer(row, survey.kept, asked.get((row["shard"], row["row"]), "")) for row in survey.samples
+        ],
         "slowest": [_slow(seconds, row) for seconds, row in survey.slowest],
     }
 
@@ -240,7 +245,7 @@ def vectors(survey: Survey) -> Section | None:
     }
 
 
-def answer(row: Row, kept: Sequence[str]) -> Section:
+def answer(row: Row, kept: Sequence[str], asked: str = "") -> Section:
     """An answered row for people to read."""
     usage, text = row["usage"] or {}, row.get("text")
     facts = [
@@ -252,6 +257,7 @@ def answer(row: Row, kept: Sequence[str]) -> Section:
         text = "(no text: a call of a tool; see the column choices)"
     return {
         "custom_id": row["custom_id"],
+        "asked": cut(asked, 800),
         "facts": facts + _likeliest(row),
         "kept": [(name, cut(value, 400)) for name in kept if (value := row.get(name)) is not None],
         "text": cut(text, LONGEST),

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -19,6 +20,7 @@ from pipeline.errors import ConfigError, OutputError, RowError
 from pipeline.output.manifest import Manifest
 from pipeline.output.records import RECORD
 from pipeline.output.verify import verify
+from pipeline.report.asked import asked
 from pipeline.report.page import write_report
 from pipeline.shard.shards import Chunk
 from tests.answered import Answered
@@ -177,6 +179,20 @@ def test_without_matplotlib_it_says_what_to_install(tmp_path, monkeypatch):
     done = CliRunner().invoke(app, ["report", job.url])
     assert done.exit_code == 2
     assert 'pip install "nightherd[report]"' in done.output
+
+
+def test_answers_are_shown_beside_what_was_asked(tmp_path):
+    (tmp_path / "in").mkdir()
+    prompts = [f"Is {n} <b>even</b>?" for n in range(6)]
+    pq.write_table(pa.table({"prompt": [*prompts[:5], ""]}), tmp_path / "in/a.parquet")
+    places = [("a.parquet", n) for n in range(6)] + [("gone.parquet", 0), ("a.parquet", 99)]
+    found = asked(str(tmp_path / "in"), str(tmp_path / "out"), {}, places[:-1])
+    assert found == {("a.parquet", n): prompts[n] for n in range(5)}
+    assert asked(str(tmp_path / "nowhere"), str(tmp_path / "out"), {}, places) == {}
+    rows = [("yes", {})] * 6
+    job = Answered(str(tmp_path / "out"), {"a.parquet": rows}, input_url=str(tmp_path / "in")).finish()
+    page = Path(write_report(job.url)).read_text()
+    assert "Is 3 &lt;b&gt;even&lt;/b&gt;?" in page
 
 
 def test_a_report_of_vectors_has_a_map(tmp_path):
