@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.answer.answer_columns import Kind
 from pipeline.answer.answers import Answers, Embeddings
+from pipeline.answer.parsed import Expected
 from pipeline.config import JobConfig
 from pipeline.errors import RowError
 from pipeline.output.fingerprint import Fingerprint
@@ -46,6 +47,7 @@ class Job:
         kind: Kind = "generate",
         url: str = "",
         template: str | None = None,
+        parsed: Expected | None = None,
     ) -> None:
         self.url = url or f"memory://{uuid.uuid4()}"
         self.plans = {
@@ -59,7 +61,13 @@ class Job:
         prints = Fingerprint.of(config, "ab" * 32, self.plans.values())
         kept = pa.schema({"kept": pa.string()})
         self.answers = Answers(
-            "m", prints.digest, kept, kind, vocabulary=VOCABULARY, formats=ChatFormats(template)
+            "m",
+            prints.digest,
+            kept,
+            kind,
+            vocabulary=VOCABULARY,
+            formats=ChatFormats(template),
+            parsed=parsed,
         )
         self.manifest = Manifest(Storage.at(self.url), prints)
         self.manifest.begin()

@@ -19,6 +19,8 @@ import pytest
 
 from pipeline.answer.answer_columns import Kind
 from pipeline.answer.answers import Answers, Embeddings
+from pipeline.answer.parsed import Expected
+from pipeline.engine.deciding import Decision
 from pipeline.engine.logprobs import TokenLogprob
 from pipeline.engine.sequence import Generation
 from pipeline.output.verify import verify
@@ -36,10 +38,10 @@ SPOKEN = said("hi", logprobs=LISTED)
 Make = Callable[[Answers, str], dict[str, Any]]
 
 
-def answered(row: Row, *choices: Generation, **labels: float) -> Make:
+def answered(row: Row, *choices: Generation) -> Make:
     def make(answers: Answers, name: str) -> dict[str, Any]:
         answer = answers.chat if hasattr(row.request, "messages") else answers.completion
-        return answer(Row(name, row.request), choices or (SPOKEN,), 1, labels or None)
+        return answer(Row(name, row.request), choices or (SPOKEN,), 1)
 
     return make
 
@@ -56,6 +58,15 @@ def embedded(asked: Any, size: int = 4) -> Make:
 
 ERROR = ("error", "invalid_request")
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+GOOD = Decision(None, ("good", "bad"), (-0.1, -math.inf), 0)
+ITEMS = {"type": "array", "items": {"type": "object", "properties": {"tag": {"enum": ["a", "b"]}}}}
+SCHEMA = {
+    "type": "object",
+    "properties": {"label": {"enum": ["good", "bad"]}, "score": {"type": "number"}, "items": ITEMS},
+    "required": ["label", "score", "items"],
+    "additionalProperties": False,
+}
+TYPED = chat(response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}})
 LABELS = chat(guided_choice=["good", "bad"], label_logprobs=True)
 JOBS: dict[str, tuple[Kind, dict[str, list[Any]]]] = {
     "chat": ("generate", {"a": [answered(chat(), said("hi")), ERROR], "b/c": [answered(chat(), said(""))]}),
@@ -80,7 +91,14 @@ JOBS: dict[str, tuple[Kind, dict[str, list[Any]]]] = {
             "b": [answered(completion(logprobs=0)), answered(completion(logprobs=2, echo=True))],
         },
     ),
-    "labels": ("generate", {"a": [answered(LABELS, said("good"), good=-0.1, bad=-math.inf), ERROR]}),
+    "labels": ("generate", {"a": [answered(LABELS, said("good", decisions=(GOOD,))), ERROR]}),
+    "typed answers": (
+        "generate",
+        {
+            "a": [answered(TYPED, said('{"label": "bad", "score": 0.5, "items": [{"tag": "a"}]}')), ERROR],
+            "b": [ERROR, answered(TYPED, said('{"label": "good", "score": 1, "items": []}'))],
+        },
+    ),
     "embedding": ("embed", {"a": [embedded("one"), ERROR, embedded("two")], "b": [embedded("three")]}),
     "embedding of lists": ("embed", {"a": [embedded(["one", "two"]), embedded([[1], [2], [3]])]}),
     "embedding of several lengths": ("embed", {"a": [embedded("one", 2), embedded(["two"], 4), ERROR]}),
@@ -105,7 +123,8 @@ def made(folder: Path, name: str) -> list[Path]:
         f"{shard}.parquet": [("made", row) if callable(row) else row for row in rows]
         for shard, rows in shards.items()
     }
-    job = Given(outcomes, kind, str(folder), template=HERMES)
+    parsed = Expected.of(TYPED.request) if name == "typed answers" else None  # type: ignore[arg-type]
+    job = Given(outcomes, kind, str(folder), HERMES, parsed)
     job.finish()
     assert not verify(str(folder)).problems
     return sorted((folder / "responses").rglob("*.parquet"))
