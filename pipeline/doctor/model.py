@@ -10,8 +10,10 @@ from pipeline.config import JobConfig
 from pipeline.doctor.check import Check
 from pipeline.engine.settings import gpu_layers
 from pipeline.errors import NightherdError
-from pipeline.model.gguf import read_header
+from pipeline.model.fast_types import fast_types
+from pipeline.model.gguf import read_header, read_tensors
 from pipeline.model.models import LocalModel, default_cache, fetch_model
+from pipeline.model.repack import WORTHWHILE, plan_of
 from pipeline.native.own_process import Died
 from pipeline.native.proof import Proof, in_a_process, proven
 from pipeline.native.trial import Findings, Trial
@@ -38,12 +40,25 @@ def _tried(job: JobConfig, model: LocalModel, threads: int, gpus: float) -> list
     except (Died, NightherdError) as error:
         trouble, _, cure = str(error).partition("\n")
         return [Check("kernels", "none that work", "problem", trouble, cure)]
-    return [_kernels(proof), *_notes(proof), _speed(whole, threads)]
+    return [_kernels(proof), *_weights(job, model, proof, gpus), *_notes(proof), _speed(whole, threads)]
 
 
 def _kernels(proof: Proof) -> Check:
     kernels = proof.findings.kernels
     return Check("kernels", str(kernels), facts=kernels.record | {"extra_buffers": proof.extra_buffers})
+
+
+def _weights(job: JobConfig, model: LocalModel, proof: Proof, gpus: float) -> list[Check]:
+    """Whether the CPU is slow for the types of the model's weights."""
+    if gpus or job.model.cpu_repack:
+        return []
+    fast = fast_types(proof.findings.kernels.cpu, extra_buffers=proof.extra_buffers)
+    slow = plan_of(read_tensors(model.path), fast).slow
+    found, facts = f"{slow:.0%} are of types that are slow on this CPU", {"slow": round(slow, 3)}
+    if slow < WORTHWHILE:
+        return [Check("weights", found, facts=facts)]
+    trouble = "a copy as Q8_0 is about twice as fast for prompts, and may change a few answers"
+    return [Check("weights", found, "warning", trouble, "--set model.cpu_repack=true", facts)]
 
 
 def _notes(proof: Proof) -> list[Check]:

@@ -181,6 +181,11 @@ class LlamaFile:
         """Bytes of the weights."""
         return int(lib.llama_model_size(self.handle))
 
+    @property
+    def parameters(self) -> int:
+        """How many numbers the model has."""
+        return int(lib.llama_model_n_params(self.handle))
+
     @cached_property
     def traits(self) -> ModelTraits:
         heads = max(1, lib.llama_model_n_head(self.handle))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
@@ -16,18 +16,17 @@ from filelock import FileLock
 from pipeline.errors import MachineError, ModelError
 from pipeline.model.gguf import read_header
 from pipeline.model.gguf_excerpt import write_excerpt
-from pipeline.native.cpu import this_cpu, unused
-from pipeline.native.cure import reinstall, with_cuda
+from pipeline.native.cpu import this_cpu
+from pipeline.native.cure import reinstall
 from pipeline.native.library import library_id
 from pipeline.native.own_process import Died, output_of
+from pipeline.native.pace import seems_busy, slow_paths
 from pipeline.native.trial import Findings, Trial
 
 LARGE = 1 << 30
 """Bytes of a model from which on an excerpt of it is tried instead."""
 AGREEMENT = 0.98
 """The least cosine between a text's logits alone and in a batch. Rounding alone leaves about 0.999."""
-SPEEDUP = 1.2
-"""The least gain of several threads over one. Threads that sleep, or that have no CPU, gain nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ def proven(trial: Trial, cache: Path, attempt: Try | None = None) -> Proof:
             return proof
         proof = _prove_small(trial, cache, attempt or in_a_process)
         # A machine that was busy is measured anew.
-        if not _sleepy(trial, proof.findings):
+        if not seems_busy(trial, proof.findings):
             kept.write_text(proof.to_json())
     return proof
 
@@ -84,14 +83,14 @@ def _prove(trial: Trial, attempt: Try) -> Proof:
     """Tries the fastest way first, then the safer one."""
     try:
         findings = _sound(trial, attempt)
-        return Proof(True, findings, tuple(_slow(trial, findings)))
+        return Proof(True, findings, tuple(slow_paths(trial, findings)))
     except Died as death:
         first = death
     try:
         findings = _sound(replace(trial, extra_buffers=False), attempt)
     except Died as death:
         raise MachineError(_hopeless(first, death)) from None
-    return Proof(False, findings, (_given_up(first), *_slow(trial, findings)))
+    return Proof(False, findings, (_given_up(first), *slow_paths(trial, findings)))
 
 
 def _sound(trial: Trial, attempt: Try) -> Findings:
@@ -119,28 +118,6 @@ def _hopeless(first: Died, second: Died) -> str:
         f"llama.cpp {first} on this machine, and {also} without its extra kernels. No row is to blame.\n"
         f"Compile it for this machine: {reinstall()}\nThen look: nightherd doctor"
     )
-
-
-def _slow(trial: Trial, findings: Findings) -> Iterator[str]:
-    on_gpu, layers = findings.layers
-    if trial.on_gpu and trial.gpu_layers < 0 and on_gpu < layers:
-        yield f"only {on_gpu} of {layers} layers are on the GPU; the rest runs on the CPU, and slowly"
-    if trial.on_gpu and trial.gpu_layers and not findings.kernels.devices:
-        yield f"a GPU was given, but the model runs on the CPU. To mend it: {with_cuda()}"
-    if lacking := unused(this_cpu(), frozenset(findings.kernels.cpu)):
-        yield (
-            f"llama.cpp was compiled without {', '.join(lacking)}, which this CPU has, and is slower for it. "
-            f"To mend it: {reinstall()}"
-        )
-    if _sleepy(trial, findings):
-        yield (
-            f"{trial.threads} threads are only {findings.speedup:.2f} times as fast as one: the CPUs are "
-            "busy with something else, or fewer than they seem (engine.threads sets how many are used)"
-        )
-
-
-def _sleepy(trial: Trial, findings: Findings) -> bool:
-    return trial.threads > 1 and not trial.on_gpu and findings.speedup < SPEEDUP
 
 
 def _prove_small(trial: Trial, cache: Path, attempt: Try) -> Proof:

@@ -47,6 +47,7 @@ class Findings:
     decode_speed: generated tokens per second, several rows in a call; 0 for embedding models.
     speedup: how many times faster a prompt is with all threads than with one.
     seconds: of the whole trial, the load included.
+    weights: how many numbers the model has.
     """
 
     kernels: Kernels
@@ -56,6 +57,7 @@ class Findings:
     decode_speed: float
     speedup: float
     seconds: float
+    weights: int = 0
 
     def to_json(self) -> str:
         return json.dumps(asdict(self) | {"kernels": self.kernels.record})

@@ -60,6 +60,7 @@ def run(trial: Trial) -> Findings:
         decode_speed=subject.decode_speed(texts),
         speedup=_speedup(subject, trial.threads),
         seconds=time.perf_counter() - began,
+        weights=file.parameters,
     )
 
 

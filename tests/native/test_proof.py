@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.config import EngineConfig
 from pipeline.errors import MachineError, ModelError, WorkerError
-from pipeline.native import proof as module
+from pipeline.native import pace, proof
 from pipeline.native.cpu import Cpu
 from pipeline.native.kernels import Kernels
 from pipeline.native.own_process import Died
@@ -29,7 +29,8 @@ TRIAL = Trial(MODEL, EngineConfig(), threads=2)
 
 @pytest.fixture(autouse=True)
 def some_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "this_cpu", lambda: CPU)
+    for module in (proof, pace):
+        monkeypatch.setattr(module, "this_cpu", lambda: CPU)
 
 
 class Machine:
@@ -64,7 +65,7 @@ def test_other_settings_or_weights_are_tried_anew(tmp_path: Path) -> None:
 def test_another_build_of_the_library_is_tried_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(SOUND)
     proven(TRIAL, tmp_path, machine)
-    monkeypatch.setattr(module, "library_id", lambda: "another")
+    monkeypatch.setattr(proof, "library_id", lambda: "another")
     proven(TRIAL, tmp_path, machine)
     assert machine.tried == [True, True]
 
@@ -106,10 +107,11 @@ def test_what_is_no_death_is_no_verdict_on_the_machine(tmp_path: Path, error: Ex
 
 
 def test_a_machine_that_was_busy_is_measured_anew(tmp_path: Path) -> None:
-    machine = Machine(replace(SOUND, speedup=0.7))
-    proven(TRIAL, tmp_path, machine)
-    proven(TRIAL, tmp_path, machine)
-    assert machine.tried == [True, True]
+    for busy in (replace(SOUND, speedup=0.7), replace(SOUND, weights=10**8, prompt_speed=1.0)):
+        machine = Machine(busy)
+        proven(TRIAL, tmp_path, machine)
+        proven(TRIAL, tmp_path, machine)
+        assert machine.tried == [True, True]
 
 
 GPU = replace(TRIAL, on_gpu=True, gpu_layers=-1)
@@ -125,6 +127,12 @@ ON_GPU = replace(SOUND, kernels=replace(FAST, devices=("NVIDIA L4",), buffers=("
             replace(SOUND, kernels=replace(FAST, cpu=("AVX2",))),
             "compiled without AMX_INT8",
         ),
+        (
+            TRIAL,
+            replace(SOUND, weights=10**8, prompt_speed=200.0),
+            "40 GFLOP/s on 2 threads.*60 or more are usual",
+        ),
+        (GPU, replace(ON_GPU, weights=10**9, prompt_speed=90.0), "180 GFLOP/s on NVIDIA L4.*500 or more"),
         (GPU, replace(ON_GPU, layers=(20, 33)), "only 20 of 33 layers are on the GPU"),
         (GPU, SOUND, "a GPU was given, but the model runs on the CPU.*GGML_CUDA=on"),
     ],

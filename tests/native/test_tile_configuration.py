@@ -1,7 +1,7 @@
-"""The compiler flags of the README keep AMX's tile configuration whole, on any x86 machine that compiles llama.cpp.
+"""The README's compiler flags keep AMX's tile configuration whole, whichever GCC compiles llama.cpp.
 
-ggml-org/llama.cpp#20824, GCC bug 114098: GCC 11, 12 and 13.2 drop 56 of its 64 bytes. No AMX is needed to see it:
-the instruction that reads the configuration is replaced by a call of a function that does.
+ggml-org/llama.cpp#20824, GCC bug 114098: GCC 11, 12 and 13.2 drop 56 of its 64 bytes. No AMX is needed to see
+it: the instruction that reads the configuration is replaced by a call of a function that does.
 """
 
 from __future__ import annotations
