@@ -62,7 +62,7 @@ def test_a_sound_machine_is_described_and_the_jobs_model_is_measured_on_it(case:
     checks = checks_of(result)
     assert list(checks) == [
         *("Python", "Ray", "llama.cpp", "CPU", "GPUs", "memory", "cache"),
-        *("model", "kernels", "speed", "input", "output"),
+        *("model", "kernels", "weights", "speed", "input", "output"),
     ]
     assert checks["speed"]["facts"]["prompt_tokens_per_second"] > 0
     assert checks["speed"]["facts"]["generated_tokens_per_second"] > 0
