@@ -28,16 +28,18 @@ class Coordinator:
 
     A worker's death that its rows may have caused puts them under suspicion: tried in small groups,
     then one by one, each with a worker of its own. A row that is alone at `max_attempts` deaths is
-    condemned; `Trust` says which deaths count. Where several machines are sound, a row has to kill on two
-    of them. Rows that are lost again and again for want of memory come last, with
-    nobody beside them: only there does such a death speak against them.
+    condemned; `Trust` says which deaths count. Where several machines are sound, a row has to kill on
+    two of them, and with each of their kernels. Rows that are lost again and again for want of memory
+    come last, with nobody beside them: only there does such a death speak against them.
 
     backlog: the rows that nobody has been given yet. machines: those of the workers that are ready now.
+    kernels: by machine, the id of the kernels that its workers use, where it is known.
     """
 
     def __init__(self, max_attempts: int = 3, workers: int = 1) -> None:
         self.backlog = Backlog(workers)
         self.machines: set[str] = set()
+        self.kernels: dict[str, str] = {}
         self._fatal_deaths = max_attempts
         self._trust = Trust()
         self._where: dict[str, str] = {}
@@ -181,7 +183,8 @@ class Coordinator:
         """Machines differ in their kernels, and may fail at some rows only: one that is sound must agree.
 
         Though not for ever: it may have gone, or be kept busy by others."""
-        agreed = len(died_on) > 1 or not self._trust.sound - died_on
+        sound = self._trust.sound
+        agreed = (len(died_on) > 1 or not sound - died_on) and not self._others(sound, died_on)
         return deaths >= self._fatal_deaths and (agreed or deaths >= self._fatal_deaths + HELD)
 
     def _next(self, worker: str, empty: bool) -> Assignment | None:
@@ -203,9 +206,15 @@ class Coordinator:
         """The next suspect for a machine: a row that killed here goes to another one, if there is any."""
         machines = self.machines - self._trust.barred
         for suspect in self._suspects:
-            if machine not in suspect.died_on or not machines - suspect.died_on:
+            best = self._others(machines, suspect.died_on) or machines - suspect.died_on
+            if machine in best or not best:
                 return suspect
         return None
+
+    def _others(self, machines: set[str], died_on: frozenset[str]) -> set[str]:
+        """The machines whose kernels a row hasn't died with; none where it has died nowhere."""
+        tried = {self.kernels.get(machine, "") for machine in died_on}
+        return {machine for machine in machines if tried and self.kernels.get(machine, "") not in tried}
 
     def _hog(self, proven: bool) -> Assignment | None:
         if not self._hogs or any(self._held.values()):

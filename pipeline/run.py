@@ -244,6 +244,7 @@ class Run:
         self._coordinator.backlog.workers = max(1, len(ready))
         self._coordinator.backlog.chunk_rows = self._rows_a_minute()
         self._coordinator.machines = set(ready.values())
+        self._coordinator.kernels.update(self._pool.kernels)
         # In turns, so that the last rows are spread over all workers.
         while ready:
             ready = {worker: machine for worker, machine in ready.items() if self._give(worker, machine)}

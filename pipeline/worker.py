@@ -116,6 +116,11 @@ class Worker:
             del self._under_way[under_way]
         under_way.end(self._drafts)
 
+    @property
+    def kernels(self) -> str:
+        """The id of the kernels that compute this worker's answers; "" where there are none to tell apart."""
+        return self._identity.kernels
+
     def pulse(self) -> Pulse:
         """The worker's life signs."""
         return self._responder.pulse()

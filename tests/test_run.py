@@ -61,6 +61,10 @@ class Instant:
 
     def avoid(self, machine: str) -> None: ...
 
+    @property
+    def kernels(self) -> dict[str, str]:
+        return {}
+
     def pulse(self) -> Pulse:
         return Pulse()
 

@@ -62,6 +62,22 @@ def test_a_kernel_that_dies_of_some_rows_on_some_machines_condemns_none_of_them(
     assert farm.answered == Counter(every_row([size]))
 
 
+@given(st.integers(2, 200), st.integers(2, 6), st.data())
+def test_a_row_that_dies_of_a_kernel_is_answered_with_another_however_many_machines_have_the_first(
+    size, machines, data
+):
+    slots = {f"new-{number}": 1 for number in range(machines)} | {"old": 1}
+
+    def deadly(machine: str, row: tuple[str, int]) -> bool:
+        return machine != "old" and row[1] % 3 == 0
+
+    farm = Farm([size], slots, set(), 0.0, data.draw(SEEDS), deadly=deadly)
+    farm.coordinator.kernels = {machine: machine.split("-")[0] for machine in slots}
+    farm.run()
+    assert not farm.condemned
+    assert farm.answered == Counter(every_row([size]))
+
+
 @given(SIZES, FEW, st.integers(0, 300), st.data())
 def test_a_machine_that_breaks_after_a_while_condemns_only_what_killed_before(sizes, bad, answers, data):
     poison = drawn(data, sizes, bad)

@@ -73,6 +73,10 @@ class Ward:
     def machines(self) -> dict[str, str]:
         return {machine: machine for machine in self.slots}
 
+    @property
+    def kernels(self) -> dict[str, str]:
+        return {machine: machine for machine in self.slots}
+
     def avoid(self, machine: str) -> None:
         self.avoided.add(machine)
 

@@ -63,6 +63,10 @@ class Pool(Protocol):
     def machines(self) -> Mapping[str, str]:
         """The machines that have room for workers, taken or free, and what people call them."""
 
+    @property
+    def kernels(self) -> Mapping[str, str]:
+        """By machine, the id of the kernels that its workers use. Absent: not known."""
+
     def avoid(self, machine: str) -> None:
         """Ends the workers on a machine, and starts none there any more."""
 

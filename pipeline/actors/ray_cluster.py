@@ -15,6 +15,7 @@ from pipeline.actors.interrupts import stoppable
 from pipeline.actors.lookout import Lookout
 from pipeline.actors.patience import Patience
 from pipeline.config import ClusterConfig
+from pipeline.errors import ClusterLost
 
 LOCAL_PATIENCE = 15.0
 """Seconds after which a local cluster that is gone is given up: it doesn't come back by itself."""
@@ -44,7 +45,7 @@ class RayCluster:
         self.leave()
 
     def join(self) -> Lookout:
-        """Joins or starts the cluster, unless that is done."""
+        """Joins or starts the cluster, unless that is done. Raises ClusterLost."""
         if self._lookout is None:
             if not ray.is_initialized():
                 self._start()
@@ -65,7 +66,12 @@ class RayCluster:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # After so long without the cluster's head, Ray ends this process on the spot, without a word of ours.
         os.environ.setdefault(_RECONNECT, str(int(self._patience) + 120))
-        ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+        try:
+            ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+        except (ConnectionError, RuntimeError, OSError) as error:
+            address = os.environ.get("RAY_ADDRESS")
+            where = f"the Ray cluster at {address} can't be joined" if address else "Ray can't be started"
+            raise ClusterLost(f"{where}: {error}") from error
         self._stack.callback(_shut_down)
         # Ray has no public word for it: the process that starts a cluster holds its head node.
         head = ray._private.worker._global_node

@@ -54,6 +54,7 @@ class Member:
     work: dict[Any, Assignment] = field(default_factory=dict)
     node: str = ""
     pid: int = 0
+    kernels: str = ""
     pulse: Pulse = field(default_factory=Pulse)
     _pulsing: Any = None
     _asked: float = 0.0
@@ -99,7 +100,7 @@ class Member:
         if not self.node:
             # Until here it may only have waited for a machine with room.
             self.node, self.pid, self.moved = beat.node, beat.pid, now
-        self._stage = beat.stage
+        self._stage, self.kernels = beat.stage, beat.kernels
         if self.starting is not None and beat.stage == "ready":
             # Its answer may have been lost on the way.
             self.started(now)

@@ -93,6 +93,10 @@ class RayPool:
     def machines(self) -> dict[str, str]:
         return {node.id: str(node) for node in self._lookout.sight.nodes if self._slot.fits(node)}
 
+    @property
+    def kernels(self) -> dict[str, str]:
+        return {member.node: member.kernels for member in self._members.values() if member.kernels}
+
     def avoid(self, machine: str) -> None:
         self._avoided.add(machine)
         # One that has no machine yet might get this one.
@@ -200,7 +204,7 @@ class RayPool:
         except (RayError, Exception) as error:
             if isinstance(reason := cause(error), JobError):
                 raise reason from None
-            if isinstance(reason, MachineError) and member.node:
+            if isinstance(reason, MachineError) and member.node and member.starting is not None:
                 self._drop(member)
                 yield Unfit(member.node, str(reason))
                 return

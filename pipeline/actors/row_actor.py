@@ -30,10 +30,13 @@ CHUNKS_AT_ONCE = 32
 class RowWorker(Protocol):
     """What `pipeline.worker.Worker` offers; tests bring smaller ones.
 
-    notes: what a person should know of the worker's machine, a line each.
+    notes: what a person should know of the worker's machine, a line each. kernels: the id of those it uses.
     """
 
     notes: tuple[str, ...]
+
+    @property
+    def kernels(self) -> str: ...
 
     def process(self, plan: ShardPlan, chunk: Chunk, attempt: int, condemned: bool) -> Tally: ...
     def prove(self, plan: ShardPlan, chunk: Chunk) -> Tally: ...
@@ -54,7 +57,7 @@ class Heartbeat:
 
     holding: the ids of the assignments under way.
     node: the machine, in hexadecimal.
-    notes: as `RowWorker`'s.
+    notes, kernels: as `RowWorker`'s.
     """
 
     pulse: Pulse
@@ -63,6 +66,7 @@ class Heartbeat:
     stage: Stage
     notes: tuple[str, ...] = ()
     pid: int = 0
+    kernels: str = ""
 
 
 class RowActor:
@@ -128,4 +132,5 @@ class RowActor:
             holding = frozenset(self._holding)
         pulse, notes = (self._worker.pulse(), self._worker.notes) if self._worker else (Pulse(), ())
         node = ray.get_runtime_context().get_node_id()
-        return Heartbeat(pulse, holding, node, self._stage, notes, os.getpid())
+        kernels = self._worker.kernels if self._worker else ""
+        return Heartbeat(pulse, holding, node, self._stage, notes, os.getpid(), kernels)

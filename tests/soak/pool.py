@@ -70,6 +70,10 @@ class SimulatedPool:
     def machines(self) -> dict[str, str]:
         return {machine.name: machine.name for machine in self._cluster.machines}
 
+    @property
+    def kernels(self) -> dict[str, str]:
+        return {}
+
     def avoid(self, machine: str) -> None:
         self._world.count("avoided", machine)
         self._avoided.add(machine)
