@@ -26,7 +26,14 @@ START = 3600.0
 _FULL = "low on memory"
 _VANISHED = "connection error code"
 _EXIT_CODE = re.compile(r"exit code (\d+)")
-_INNOCENT = ("node has died", "node it was running on is dead", _FULL, "preempt", "ray.kill")
+_INNOCENT = (
+    "node has died",
+    "node it was running on is dead",
+    "owner has died",
+    _FULL,
+    "preempt",
+    "ray.kill",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ BARREN_DEATHS = 50
 row that kills counts as finished only where other rows have been answered."""
 SAVE = 2.0
 """Seconds that actors have for their drafts at the end. `ray job stop` kills a driver after three."""
-LACK_SAID_AFTER = 20.0
+LACK_SAID_AFTER = 15.0
 """Seconds without a worker that has its place, after which it is said."""
 GROW_EVERY = 15.0
 """Seconds between looks for machines that have joined the cluster."""

@@ -113,6 +113,7 @@ def test_a_job_that_loses_its_last_machine_says_so_and_goes_on_with_the_next(own
         ("dashboard agent", "its raylet) is gone"),
         ("runtime-env agent", "its raylet) is gone"),
     ],
+    ids=lambda value: value if value in PROCESSES or value == "worker node" else "said",
 )
 def test_a_job_without_a_cluster_ends_when_its_patience_does(own, process: str, says_so: str):
     """All but the worker node are processes of the head, where the driver runs."""
