@@ -54,7 +54,9 @@ SETS = [
     ["positive", "negative", "neutral", "unclear"],
 ]
 PROMPTS = ["Which one? Answer:", "Text: it was fine.\nLabel: ", "Q: pick one\nA:"]
-WORDS = "art article artificial sport good bad yes no very label new york answer text which one pick it was fine".split()
+WORDS = (
+    "art article artificial sport good bad yes no very label new york answer text which one pick it was fine"
+).split()
 
 
 def tokens_of_words() -> list[str]:

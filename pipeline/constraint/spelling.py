@@ -78,7 +78,7 @@ class Speller:
             except UnicodeDecodeError:
                 continue
             control = self._control_texts.get(before[start - 1]) if start else None
-            ways = [self._inside, self._plain]
+            ways: list[Callable[[str], Tokens]] = [self._inside, self._plain]
             if control:  # A tokenizer's own blank is a part of what it tokenised before.
                 ways = [self._behind(control), self._behind(control, blank=" ")]
             for way in ways:
