@@ -203,6 +203,11 @@ def test_a_null_is_an_absent_field(name: str) -> None:
         {"use_beam_search": False},
         {"function_call": "auto"},
         {"verbosity": "medium"},
+        {"add_special_tokens": False},
+        {"repeat_last_n": 64},
+        {"logit_bias": []},
+        {"include_reasoning": True},
+        {"usage": {"include": True}},
     ],
 )
 def test_openais_defaults_ask_for_nothing(harmless: dict[str, Any]) -> None:
@@ -220,6 +225,7 @@ def test_openais_defaults_ask_for_nothing(harmless: dict[str, Any]) -> None:
         {"verbosity": "low"},
         {"stop_token_ids": [5]},
         {"skip_special_tokens": False},
+        {"repeat_last_n": 256},
     ],
 )
 def test_what_is_not_served_says_so(asking: dict[str, Any]) -> None:
@@ -238,6 +244,12 @@ def test_what_has_no_meaning_changes_nothing_whatever_it_says(
     except RowError:
         return
     assert parse(endpoint, **{name: value}) == parse(endpoint)
+
+
+def test_special_tokens_are_added_to_a_completion_and_not_to_a_chat() -> None:
+    assert parse(COMPLETION, add_special_tokens=True) == parse(COMPLETION)
+    assert refusal(COMPLETION, add_special_tokens=False).param == "add_special_tokens"
+    assert refusal(CHAT, add_special_tokens=True).param == "add_special_tokens"
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens", "n_predict"])

@@ -71,6 +71,8 @@ def _check_choices(value: Any) -> Any:
 
 
 def _check_bias(value: Any) -> Any:
+    if value == []:  # llama-server's way to say none
+        return ()
     if not isinstance(value, dict):
         raise wrong(f"must be a mapping of token ids to numbers from -100 to 100, not {short(value)}")
     for token, bias in value.items():

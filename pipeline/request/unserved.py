@@ -26,6 +26,7 @@ WITHOUT_MEANING: Mapping[str, str] = {
     "store": "keeps the answer at OpenAI",
     "stream_options": "says how to stream, which a row doesn't",
     "timeout": "is the client's; retry.row_deadline is the row's",
+    "usage": "asks for counts, which every answer has",
     "user": "names a user",
 }
 """Fields that change no answer, and why: accepted with any value. Columns of these names are data."""
@@ -44,17 +45,25 @@ UNSERVED: Mapping[str, tuple[Any, ...]] = {
     "echo": (False,),
     "function_call": ("none", "auto"),
     "functions": ([],),
+    "image_data": ([],),
+    "include_reasoning": (True,),
     "include_stop_str_in_output": (False,),
     "length_penalty": (1,),
+    "lora": ([],),
     "logit_bias": ({},),
     "logprobs": (False,),
+    "min_keep": (0,),
     "modalities": (["text"],),
     "n": (1,),
     "n_probs": (0,),
     "parallel_tool_calls": (True, False),
+    "penalize_nl": (False,),
     "post_sampling_probs": (False,),
     "reasoning_effort": (),
+    "repeat_last_n": (64,),
+    "response_fields": ([],),
     "response_format": ({"type": "text"},),
+    "return_progress": (False,),
     "return_token_ids": (False,),
     "return_tokens": (False,),
     "return_tokens_as_token_ids": (False,),
@@ -77,7 +86,7 @@ UNSERVED: Mapping[str, tuple[Any, ...]] = {
     (
         # OpenAI's of late, llama-server's, vLLM's. A column of such a name asks for something, too.
         "moderation "
-        "chat_template json_schema reasoning_format repeat_last_n samplers "
+        "chat_template json_schema reasoning_format samplers "
         "guided_grammar guided_json guided_decoding_backend prompt_logprobs structured_outputs "
         "truncate_prompt_tokens"
     ).split(),
@@ -96,6 +105,8 @@ def refuse_unserved(endpoint: Endpoint, fields: Mapping[str, Any], served: froze
     for name in sorted(fields.keys() - served - WITHOUT_MEANING.keys()):
         if any(_same(fields[name], harmless) for harmless in UNSERVED.get(name, ())):
             continue
+        if name == "add_special_tokens" and fields[name] is (endpoint == "/v1/completions"):
+            continue  # a chat's come from its template
         if name == "best_of" and "n" in served and _same(fields[name], fields.get("n", 1)):
             continue
         raise RowError("unsupported_parameter", _refusal(endpoint, name, served), name)
