@@ -151,6 +151,15 @@ TEMPLATES["OLMo 3"] = template(
     + "{{ k }}={{ v | tojson }}{{ ', ' if not loop.last }}{% endfor %}){{ '\n' if not loop.last }}"
     + "{% endfor %}\n</function_calls>{% endif %}"
 )
+TEMPLATES["Llama 4"] = template(
+    "{% if m.tool_calls %}["
+    + EACH
+    + NAME
+    + "("
+    + ITEMS
+    + "{{ k }}={{ v | tojson }}{{ ', ' if not loop.last }}{% endfor %}){{ ', ' if not loop.last }}"
+    + "{% endfor %}]{% endif %}"
+)
 DESCRIBED = {
     "Phi-4-mini": ('a single JSON list formatted as functools[{"name": ...}]', FUNCTOOLS),
     "Granite 3.3": ("respond only with <|tool_call|> followed by a JSON list of tools used", GRANITE),
@@ -160,6 +169,7 @@ DESCRIBED = {
     "Llama": ('{"name": function name, "parameters": dictionary}', LLAMA),
 }
 ONE_CALL = {"Llama 3.1"}
+NOTHING_ELSE = {"Llama 3.1", "Llama 4"}
 TOOLS = [
     {
         "type": "function",
@@ -224,7 +234,7 @@ def read(source: str, text: str, **fields: Any) -> tuple[list[tuple[str, Any]], 
 @given(st.lists(calls, min_size=1, max_size=3), st.sampled_from(["", "Let me see.\n"]))
 def test_what_a_template_writes_as_calls_is_read_as_calls(name: str, asked: Any, before: str) -> None:
     asked = asked[:1] if name in ONE_CALL else asked
-    before = "" if name in ONE_CALL else before
+    before = "" if name in NOTHING_ELSE else before
     text = written(TEMPLATES[name], asked)
     found, reply = read(TEMPLATES[name], before + text)
     assert found == asked
@@ -269,14 +279,6 @@ def test_forms_that_a_template_only_describes(described: str, form: Any) -> None
     "source",
     [
         "{{ tools }}{{ messages[0].content }}",
-        template(
-            "{% if m.tool_calls %}["
-            + EACH
-            + NAME
-            + "("
-            + ITEMS
-            + "{{ k }}='{{ v }}'{% endfor %}){% endfor %}]{% endif %}"
-        ),
         template(EACH + "{{ c.function.name | upper }}{% endfor %}"),
         template(EACH + "call " + NAME + " with " + ITEMS + "{{ k }}{{ v }} {% endfor %}{% endfor %}"),
     ],
@@ -390,6 +392,22 @@ def test_functionary_says_for_whom_each_part_is(text: str, calls: int) -> None:
     found, reply = read(source, text)
     assert found == [("weather", {"text": "Rome"})] * calls
     assert reply.content == ("Hi." if "Hi." in text else None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<|python_tag|>weather.call(text="Rome")',
+        'weather.call(text="Rome")',
+        '[weather(text="Rome")]',
+        '<|python_tag|>{"type": "function", "name": "weather", "parameters": {"text": "Rome"}}',
+    ],
+)
+def test_llamas_other_ways_to_call(text: str) -> None:
+    source = TEMPLATES["Llama 3.1"]
+    assert read(source, text)[0] == [("weather", {"text": "Rome"})]
+    other = text.replace("weather", "open")
+    assert read(source, other)[1] == Reply(other)
 
 
 CODER = TEMPLATES["Qwen3-Coder"]

@@ -34,7 +34,7 @@ def _calls(record: dict[str, Any], form: ToolForm, literal: Literal) -> list[str
     """The rules of each function's call; None where the form can't keep to a schema."""
     rules = []
     for i, call in enumerate(record["calls"]):
-        if form.kind in ("json", "named", "harmony"):
+        if form.has_json:
             arguments, more = json_rule(call["schema"]), list[str]()
         elif form.kind == "gemma":
             return None

@@ -127,7 +127,9 @@ class Guides:
         if matcher.is_error():
             return grammar_error(constraint, matcher.get_error())
         guide = MatcherGuide(matcher, self._tokenizer, self._ends, self._vocabulary.size, constraint.param)
-        return guide, answer_text(constraint, letters)
+        # Labels are looked for in JSON; a call in marks of its own is followed token by token.
+        has_labels = form is None or form.has_json
+        return guide, answer_text(constraint, letters) if has_labels else None
 
     def _piece(self, token: int) -> bytes:
         """A control token's text too, where a constraint asks for one."""

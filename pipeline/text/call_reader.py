@@ -50,7 +50,7 @@ class CallReader:
 
     def read(self, text: str, tools: Tools) -> tuple[list[Call], str]:
         """The calls, and the text around them; no calls and all of the text where there are none."""
-        calls, left = self._marked(text, tools) if self.form.begin else ([], [text])
+        calls, left = self._marked(text, tools) if self._is_marked else ([], [text])
         if calls:
             return calls, self._section.sub("", "".join(left)) if self.form.section else "".join(left)
         bare = self._bare(text, tools)
@@ -62,6 +62,11 @@ class CallReader:
             at for mark in (self.form.begin.strip(), *self.form.section[:1]) if (at := text.find(mark)) >= 0
         ]
         return min(found, default=-1) if self.form.begin else -1
+
+    @property
+    def _is_marked(self) -> bool:
+        """A bracket alone could begin anything."""
+        return self.form.begin.strip() not in ("", "[")
 
     def _marked(self, text: str, tools: Tools) -> tuple[list[Call], list[str]]:
         calls: list[Call] = []
@@ -160,6 +165,8 @@ class CallReader:
         start = _BARE.match(text)
         assert start is not None, "it matches nothing, too"
         calls, stop = self._objects(text, start.end(), bare=True)
+        if not calls:
+            calls, stop = _python_only(text, start.end()), len(text)
         whole = not text[stop:].strip()
         return calls if whole and all(call.name in tools for call in calls) else []
 
@@ -221,6 +228,12 @@ def _call(name: Any, arguments: Any) -> Call | None:
     if not isinstance(name, str) or not name or not is_unicode(name) or text is None:
         return None
     return Call(name, text)
+
+
+def _python_only(text: str, at: int) -> list[Call]:
+    """Calls as Llama 3.2 and 4 write them, `[name(key="value")]`, and Llama 3.1's `name.call(...)`."""
+    calls = [_call(name.removesuffix(".call"), value) for name, value in python_calls(text[at:]) or ()]
+    return [call for call in calls if call] if None not in calls else []
 
 
 def _items(value: Any) -> Iterator[Any]:

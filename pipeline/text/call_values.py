@@ -85,13 +85,12 @@ def types_of(schema: Any) -> Iterator[str]:
 
 
 def python_calls(text: str) -> list[tuple[str, dict[str, Any]]] | None:
-    """`name(key=value, ...)`, several of them on lines of their own or with commas between; None where the
-    text is anything else."""
+    """`name(key=value, ...)`, several of them on lines of their own, with commas between, or in a list; None
+    where the text is anything else."""
     try:
-        nodes = [
-            statement.value for statement in ast.parse(text.strip()).body if isinstance(statement, ast.Expr)
-        ]
-        items = [item for node in nodes for item in (node.elts if isinstance(node, ast.Tuple) else [node])]
+        lines = [line.value for line in ast.parse(text.strip()).body if isinstance(line, ast.Expr)]
+        several = (ast.Tuple, ast.List)
+        items = [item for line in lines for item in (line.elts if isinstance(line, several) else [line])]
         return [_python_call(item) for item in items] or None
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
         return None

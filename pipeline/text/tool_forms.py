@@ -46,6 +46,11 @@ class ToolForm:
     value_end: str = ""
 
     @property
+    def has_json(self) -> bool:
+        """Whether the arguments are a JSON object."""
+        return self.kind in ("json", "named", "harmony")
+
+    @property
     def marks(self) -> tuple[str, ...]:
         """All texts that tell a call from other text."""
         own = (self.begin, self.end, self.after_name, self.key_begin, self.key_end, self.value_end)

@@ -125,8 +125,7 @@ class _Probe:
         found = list(_PYTHON.finditer(self.two))
         between = self.two[found[0].end() : found[1].start()] if len(found) == 2 else None
         begin, end = _lead(self.one[: call.start()]), self._after(call.end()).rstrip()
-        # What marks no more than a list could be any text.
-        return ToolForm("python", "python", begin, end, separator=between) if begin.strip(" [\n") else None
+        return ToolForm("python", "python", begin, end, separator=between)
 
     def as_tagged(self) -> ToolForm | None:
         name = self.one.index(NAME)
