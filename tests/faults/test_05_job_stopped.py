@@ -41,9 +41,12 @@ def test_ray_job_stop_leaves_an_output_that_the_same_job_goes_on_with(tmp_path: 
         assert "was stopped" in said
         assert "SIGTERM" in said and "the same command resumes the job" in said
         assert not (case.output / "_SUCCESS").exists()
+        # The answered rows of the chunks that were under way are kept as well.
+        assert list(case.output.glob("_work/chunks/**/*.draft"))
         case.log.hurry()
         resume(case)
     print("\n" + "\n".join(line for line in said.splitlines() if "top" in line))
+    print(f"rows redone: {case.log.redone()}")
     assert_whole(case, watcher)
     check(case)
 
