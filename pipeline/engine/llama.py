@@ -116,10 +116,14 @@ class LlamaVocabulary:
 
     @cached_property
     def end_tokens(self) -> tuple[int, ...]:
-        return tuple(filter(self.is_eog, range(self.size)))
+        return tuple(t for t in range(self.size) if lib.llama_vocab_is_eog(self._vocab, t))
+
+    @cached_property
+    def _ends(self) -> frozenset[int]:
+        return frozenset(self.end_tokens)
 
     def is_eog(self, token: int) -> bool:
-        return bool(lib.llama_vocab_is_eog(self._vocab, token))
+        return token in self._ends
 
     def is_control(self, token: int) -> bool:
         return bool(lib.llama_vocab_is_control(self._vocab, token))

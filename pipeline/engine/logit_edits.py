@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+_FEW = 256  # logits
 _PENALTY_WINDOW = 64  # llama.cpp's penalty_last_n
 _BAN = -100.0
 
@@ -59,7 +60,8 @@ class HeldEnds:
             return
         before = logits[self._ends]
         logits[self._ends] = -np.inf
-        if logits.max() == -np.inf:
+        # Without a constraint, the first few tell what the whole vocabulary would.
+        if logits[:_FEW].max() == -np.inf and logits.max() == -np.inf:
             logits[self._ends] = before
 
     def accept(self, token: int) -> None:

@@ -161,7 +161,7 @@ class Sequence:
     def stretch(self) -> tuple[bool, int]:
         """Whether the next tokens are decoded in blocks, and how many there are of this kind."""
         rest = self.blocks[self.filled :]
-        if not rest.any():
+        if not len(rest) or not rest.any():
             return False, self.length - self.filled
         same = rest == rest[0]
         if not same.all():

@@ -21,10 +21,10 @@ class Piece:
     @classmethod
     def of(cls, row: Sequence, room: int) -> Piece:
         """The row's next tokens, at most `room`, and the logits that it needs after them."""
-        count = min(room, row.length - row.filled)
+        left = row.length - row.filled
         if row.echo and row.state is State.PREFILL:
-            return cls(row, count, count)
-        return cls(row, count, int(row.filled + count == row.length))
+            return cls(row, min(room, left), min(room, left))
+        return cls(row, min(room, left), int(room >= left))
 
     @property
     def samples(self) -> bool:

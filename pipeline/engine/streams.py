@@ -147,6 +147,7 @@ def _with_outputs(step: Step) -> Step:
     lacking = _fewest(1, wanted) - wanted if wanted else 0
     for at, part in enumerate(step.parts):
         more = min(lacking, part.count - part.outputs)
-        step.parts[at] = part.with_outputs(more)
-        lacking -= more
+        if more:
+            step.parts[at] = part.with_outputs(more)
+            lacking -= more
     return step
