@@ -17,7 +17,7 @@ from bench_tasks import Result, Task
 from pipeline.config import EngineConfig
 from pipeline.engine.embedder import pack
 from pipeline.engine.llama import LlamaBatch, LlamaFile, LlamaVocabulary, new_context
-from pipeline.engine.llama_embedding import embedding_settings
+from pipeline.engine.llama_embedding import SHORT_TOKENS, embedding_settings
 from pipeline.engine.model import Batch
 from pipeline.engine.settings import EngineSettings, fit
 from pipeline.request.schema import ChatRequest, CompletionRequest, EmbeddingRequest, parse_request
@@ -163,7 +163,7 @@ def _embedding_batches(file: LlamaFile, task: Task, settings: EngineSettings) ->
         request = parse_request(task.url, body)
         assert isinstance(request, EmbeddingRequest)
         inputs += embedding_inputs(vocabulary, request)
-    packed = pack([len(tokens) for tokens in inputs], settings.batch, settings.sequences)
+    packed = pack([len(tokens) for tokens in inputs], settings.batch, settings.sequences, SHORT_TOKENS)
     return [
         _llama_batch([(n, 0, inputs[index]) for n, index in enumerate(call)], every=True) for call in packed
     ]

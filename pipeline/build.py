@@ -17,7 +17,7 @@ from pipeline.engine.embedder import Embedder
 from pipeline.engine.engine import Engine
 from pipeline.engine.llama import LlamaFile, LlamaGenerativeModel
 from pipeline.engine.llama_devices import sees_gpu, visible_gpus
-from pipeline.engine.llama_embedding import LlamaEmbeddingModel, is_embedding_model
+from pipeline.engine.llama_embedding import SHORT_TOKENS, LlamaEmbeddingModel, is_embedding_model
 from pipeline.engine.llama_kernels import cpu_features
 from pipeline.engine.model_thread import ModelThread
 from pipeline.engine.runner import Runner
@@ -120,8 +120,10 @@ def _responder(
             identity.model_id, identity.fingerprint, pa.schema([]), "embed", kernels=identity.kernels
         )
         reuse = job.engine.reuse_answers
+        short = SHORT_TOKENS if job.engine.batch == "auto" and not gpus else None
+        embedder = Embedder(model, short)
         return EmbeddingResponder(
-            Embedder(model), answers, names=names, truncate=job.request.truncate, reuse=reuse, thread=thread
+            embedder, answers, names=names, truncate=job.request.truncate, reuse=reuse, thread=thread
         )
     memory = _cache_memory(job.engine, file, threads, gpus)
     settings = fit(job.engine, file.traits, threads=threads, on_gpu=gpus > 0, memory=memory)

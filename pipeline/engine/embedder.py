@@ -14,8 +14,10 @@ from pipeline.errors import RowError, WorkerError
 class Embedder:
     """Feeds an EmbeddingModel with calls that are full and whose inputs are of like length."""
 
-    def __init__(self, model: EmbeddingModel) -> None:
+    def __init__(self, model: EmbeddingModel, short: int | None = None) -> None:
+        """short: tokens of a call of short inputs, where that is faster; see `pack`."""
         self.model = model
+        self._short = short
 
     def embed(self, inputs: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Vectors of length 1 (as OpenAI's), shape [len(inputs), model.dimensions], in the inputs' order.
@@ -26,24 +28,25 @@ class Embedder:
         if any(not 0 < length <= self.model.context for length in lengths):
             raise ValueError(f"every input must have 1 to {self.model.context} tokens")
         pooled = np.empty((len(inputs), self.model.dimensions), np.float32)
-        for call in pack(lengths, self.model.batch_tokens, self.model.max_sequences):
+        for call in pack(lengths, self.model.batch_tokens, self.model.max_sequences, self._short):
             pooled[call] = self.model.embed([inputs[index] for index in call])
         if not np.isfinite(pooled).all():
             raise WorkerError("the model gave a vector with numbers that are not finite")
         return normalised(pooled)
 
 
-def pack(lengths: Sequence[int], tokens: int, count: int) -> list[list[int]]:
+def pack(lengths: Sequence[int], tokens: int, count: int, short: int | None = None) -> list[list[int]]:
     """Indices into `lengths`, longest first, in calls of at most `tokens` tokens and `count` inputs.
 
-    An input longer than `tokens` has a call of its own.
+    An input longer than `tokens` has a call of its own. short: the most tokens of a call, unless it has room
+    for fewer than two of its longest input: in an encoder, every token looks at every other one of its call.
     """
     calls: list[list[int]] = []
     room = 0
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         if not calls or lengths[index] > room or len(calls[-1]) == count:
             calls.append([])
-            room = tokens
+            room = tokens if short is None else min(tokens, max(short, 2 * lengths[index]))
         calls[-1].append(index)
         room -= lengths[index]
     return calls

@@ -17,6 +17,8 @@ from pipeline.errors import ModelError, WorkerError
 
 _NONE, _LAST, _RANK = "0", "3", "4"  # llama_pooling_type, as the GGUF's metadata spells it
 _CPU_TOKENS, _GPU_TOKENS = 512, 8192
+SHORT_TOKENS = 256
+"""Tokens of a call of short inputs on a CPU: fewer leave its matrices idle, more are masked in vain."""
 _INPUTS = 64
 
 

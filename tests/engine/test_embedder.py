@@ -34,9 +34,14 @@ def test_a_vector_does_not_depend_on_packing_or_order(inputs, batch_tokens, max_
         np.testing.assert_array_equal(vector, alone(inputs[index]))
 
 
-@given(st.lists(st.integers(1, 64), max_size=60), st.integers(1, 128), st.integers(1, 9))
-def test_calls_hold_every_input_once_within_the_limits(lengths, tokens, count) -> None:
-    calls = pack(lengths, tokens, count)
+@given(
+    st.lists(st.integers(1, 64), max_size=60),
+    st.integers(1, 128),
+    st.integers(1, 9),
+    st.none() | st.integers(1, 128),
+)
+def test_calls_hold_every_input_once_within_the_limits(lengths, tokens, count, short) -> None:
+    calls = pack(lengths, tokens, count, short)
     assert sorted(index for call in calls for index in call) == list(range(len(lengths)))
     for call in calls:
         assert 0 < len(call) <= count
@@ -51,6 +56,12 @@ def test_inputs_of_like_length_share_a_call(lengths) -> None:
 
 def test_equal_inputs_fill_a_call_to_the_brim() -> None:
     assert [len(call) for call in pack([16] * 10, 64, 64)] == [4, 4, 2]
+
+
+def test_short_inputs_make_short_calls_and_long_ones_share_theirs() -> None:
+    assert [len(call) for call in pack([16] * 10, 64, 64, 32)] == [2] * 5
+    assert [len(call) for call in pack([32] * 4, 64, 64, 32)] == [2, 2]
+    assert [len(call) for call in pack([60, 60, 4], 64, 64, 32)] == [1, 2]
 
 
 @given(inputs)
