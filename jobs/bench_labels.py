@@ -35,15 +35,14 @@ def main() -> None:
     options = _options()
     model = fetch_model(ModelConfig(path=options.model)).path
     rows = texts(options.rows + _WARM)
-    found = {form: {} for form in options.form}
+    found: dict[str, dict[str, Any]] = {form: {} for form in options.form}
     for name in options.only or NAMES:
         labeler = _labelers(model, options)[name]()
         for form in options.form:
             found[form][name] = _measure(labeler, rows, form)
+            _show(form, _report(rows[_WARM:], {name: found[form][name]}, form))
         labeler.close()
     report = {form: _report(rows[_WARM:], runs, form) for form, runs in found.items()}
-    for form, measured in report.items():
-        _show(form, measured)
     print(json.dumps({"rows": options.rows, "cpus": os.cpu_count(), "figures": report}))
 
 
@@ -99,12 +98,13 @@ def _difference(pairs: Sequence[tuple[Labeled, Labeled]]) -> dict[str, float]:
 
 
 def _show(form: str, report: dict[str, Any]) -> None:
-    print(f"\n{form}")
+    print(f"\n{form}", flush=True)
     for name, measured in report.items():
         told = ", ".join(f"{k} {v:.3f}" for k, v in measured.items() if isinstance(v, float))
         print(f"  {name}: {told}")
         for part in measured.get("reliability", ()) if name == OURS else ():
             print(f"    {part['rows']:4} rows at {part['probability']:.2f}: {part['accuracy']:.2f} right")
+    print(end="", flush=True)
 
 
 def _options() -> argparse.Namespace:
