@@ -254,3 +254,27 @@ def test_letters_have_labels_too():
     found = guide.labels()
     assert found and found.tokens == ((ord("b"),), ()) and found.ends == ((), (EOS, IM_END))
     assert LETTERS.end_tokens == (EOS, IM_END)
+
+
+def test_no_text_is_written_in_fragments():
+    """Report: the model's own spelling is what is allowed, in fixed texts and in free strings."""
+    schema = {"type": "object", "properties": {"note": {"type": "string"}, "last": {"type": "string"}}}
+    schema |= {"required": ["note", "last"], "additionalProperties": False}
+    guide = GUIDES["words"][1].guide(of_schema(schema), tokens_of(PROMPTS[0]))
+
+    def one(text: str) -> int:
+        (token,) = tokens_of(text)
+        return token
+
+    for token in guide.forced():
+        guide.accept(token)
+    assert not guide.spells(one('":'))  # A string follows: `":"` is one token.
+    assert guide.spells(one('":"'))
+    guide.accept(one('":"'))
+    guide.accept(one("neg"))
+    assert not guide.spells(one("ative"))
+    guide = GUIDES["words"][1].guide(of_schema(schema), tokens_of(PROMPTS[0]))
+    for token in [*guide.forced(), one('":"'), one("negative")]:
+        guide.accept(token)
+    assert not guide.spells(one('"')) and not guide.spells(one('",'))
+    assert guide.spells(one('","')) and guide.spells(one(" and"))

@@ -59,6 +59,11 @@ class AnswerText:
         if self._place:
             self._place.feed(text)
 
+    def after(self, text: bytes) -> bytes:
+        """What is sure to follow `text`, if it comes next; not all of it, where that is long."""
+        following = after(self._matcher, text).compute_ff_bytes()[:_CLOSER]
+        return following.decode(errors="ignore").encode()
+
     def ahead(self, *, after_forced: bool) -> Ahead | None:
         """The labels of which one comes next; each place is looked at once. after_forced: whether what was
         said last left no choice."""

@@ -71,7 +71,7 @@ class Guides:
             matcher, text = found[0].copy(), found[1]
         text = text.copy() if isinstance(text, AnswerText) else text
         spell = partial(self._spell, constraint, heals)
-        guide = LabelGuide(matcher, text, before[-KNOWN:], spell, self._piece)
+        guide = LabelGuide(matcher, text, before[-KNOWN:], spell, self._piece, self._speller.is_own)
         guide.look()
         return guide
 

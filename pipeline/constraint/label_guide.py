@@ -15,6 +15,8 @@ from pipeline.engine.labels import Element, Labels
 Spell = Callable[[bytes, Ahead, Sequence[int], MatcherGuide], SpelledLabels | None]
 """Spells what comes next, from what was said, the labels, the tokens before, and the guide there."""
 Bytes = Callable[[int], bytes]
+IsOwn = Callable[[Sequence[int], int, bytes], bool]
+"""Whether the tokenizer would write a token behind others, where so many bytes follow."""
 
 
 class LabelGuide:
@@ -27,13 +29,14 @@ class LabelGuide:
         before: Sequence[int],
         spell: Spell,
         piece: Bytes,
+        is_own: IsOwn,
     ) -> None:
         """text: the answer's bytes; or the labels of which one is the whole answer; or None where no labels
         can be found. before: the prompt's last tokens. piece: the bytes of a token, a control token's too."""
         self._matcher = matcher
         self._text = text
         self._before = list(before)
-        self._spell, self._piece = spell, piece
+        self._spell, self._piece, self._is_own = spell, piece, is_own
         self._said = 0
         # Whether what was said last was forced.
         self._was_forced = False
@@ -51,7 +54,7 @@ class LabelGuide:
 
     def copy(self) -> LabelGuide:
         text = self._text.copy() if isinstance(self._text, AnswerText) else self._text
-        copy = LabelGuide(self._matcher.copy(), text, self._before, self._spell, self._piece)
+        copy = LabelGuide(self._matcher.copy(), text, self._before, self._spell, self._piece, self._is_own)
         for name in (
             "_said",
             "_was_forced",
@@ -77,6 +80,13 @@ class LabelGuide:
         kept = logits[allowed].copy()
         logits[:] = -np.inf
         logits[allowed] = kept
+
+    def spells(self, token: int) -> bool:
+        self.look()
+        if self._due or self._spelled or not isinstance(self._text, AnswerText):
+            return True
+        piece = self._piece(token)
+        return not piece or self._is_own(self._before, token, self._text.after(piece))
 
     def accept(self, token: int) -> None:
         self.look()

@@ -60,6 +60,17 @@ class Speller:
                     return Spelling(whole[same:], len(tail) - same, extra)
         return Spelling(self._inside(text), 0, 0)
 
+    def is_own(self, before: Sequence[int], token: int, following: bytes) -> bool:
+        """Whether the tokenizer would write `token` next, where the text goes on with `following`."""
+        tail, tokenize = self._tail_of(tuple(before[-KNOWN:]))
+        if not tail or tokenize is None:
+            return True
+        try:
+            text = (self.text((*tail, token)) + following).decode()
+        except UnicodeDecodeError:
+            return True  # The rest of a character is still to come.
+        return tokenize(text)[: len(tail) + 1] == (*tail, token)
+
     def context(self, before: Sequence[int]) -> Tokens:
         """The tokens before a text that matter to its own; equal ones spell it alike."""
         tail, _ = self._tail_of(tuple(before[-KNOWN:]))

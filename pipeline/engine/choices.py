@@ -27,6 +27,9 @@ class Choice(Protocol):
     def choose(self, logits: NDArray[np.float32]) -> int:
         """A token of `logits`, shape [vocabulary]. Raises RowError where all are -inf."""
 
+    def again(self) -> None:
+        """The next choice is one more in the same place, by chance of its own."""
+
     def accept(self, token: int) -> None:
         """`token` is part of the text now."""
 
@@ -42,6 +45,22 @@ class Uniform:
         self.value = self._random.random()
 
 
+class Places:
+    """A number for each place in the text, and more for a place where a choice is made again."""
+
+    def __init__(self, seed: int) -> None:
+        self._first, self._more = Uniform(seed), Uniform(seed, stream=3)
+        self.value = self._first.value
+
+    def again(self) -> None:
+        self._more.advance()
+        self.value = self._more.value
+
+    def advance(self) -> None:
+        self._first.advance()
+        self.value = self._first.value
+
+
 class Greedy:
     """The token of the largest logit."""
 
@@ -49,6 +68,9 @@ class Greedy:
 
     def choose(self, logits: NDArray[np.float32]) -> int:
         return likeliest(logits)
+
+    def again(self) -> None:
+        pass
 
     def accept(self, token: int) -> None:
         pass
@@ -85,7 +107,7 @@ class Draw:
         self._top_k, self._typical_p, self._top_p, self._min_p = top_k, typical_p, top_p, min_p
         self._exclusion = exclusion
         self._temperature = temperature
-        self._point = Uniform(seed)
+        self._point = Places(seed)
         # Nothing cheap narrows the vocabulary down first.
         self.heavy = not top_k and (typical_p < 1 or not min_p)
 
@@ -100,6 +122,9 @@ class Draw:
         if self._temperature <= 0:
             return int(kept.tokens[falling(kept.logits, 1)[0]])
         return kept.heated(self._temperature).draw(self._point.value)[0]
+
+    def again(self) -> None:
+        self._point.again()
 
     def accept(self, token: int) -> None:
         self._point.advance()
@@ -121,7 +146,7 @@ class Mirostat:
         self._tau, self._eta = tau, eta
         self._temperature = temperature
         self._bound = 2 * tau
-        self._point = Uniform(seed)
+        self._point = Places(seed)
         self._drawn: tuple[int, float] | None = None
 
     def kept(self, logits: NDArray[np.float32]) -> Candidates:
@@ -131,6 +156,9 @@ class Mirostat:
     def choose(self, logits: NDArray[np.float32]) -> int:
         self._drawn = self.kept(logits).draw(self._point.value)
         return self._drawn[0]
+
+    def again(self) -> None:
+        self._point.again()
 
     def accept(self, token: int) -> None:
         """A forced token has no surprise of its own, and leaves the bound where it is."""

@@ -17,6 +17,9 @@ class Guide(Protocol):
         """Sets to -inf what may not come next (end-of-generation tokens included, where the text may not
         end here)."""
 
+    def spells(self, token: int) -> bool:
+        """Whether the model's tokenizer would write the text with this token next; `mask` allowed it."""
+
     def accept(self, token: int) -> None:
         """Takes the next token, one that `mask` allowed, or a forced one."""
 

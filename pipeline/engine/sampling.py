@@ -75,6 +75,9 @@ class Sampler(Protocol):
         A logit of -inf means that the token is not allowed: it is never chosen. Raises RowError
         where no token is left."""
 
+    def again(self, logits: NDArray[np.float32]) -> int:
+        """One more token for the same place, from the logits that `sample` has written to."""
+
     def accept(self, token: int) -> None:
         """`token`, sampled or forced, is part of the text now."""
 
@@ -94,6 +97,10 @@ class SamplerChain:
     def sample(self, logits: NDArray[np.float32]) -> int:
         for edit in self._edits:
             edit.apply(logits)
+        return self._choice.choose(logits)
+
+    def again(self, logits: NDArray[np.float32]) -> int:
+        self._choice.again()
         return self._choice.choose(logits)
 
     def accept(self, token: int) -> None:

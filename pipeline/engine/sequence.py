@@ -19,6 +19,9 @@ from pipeline.errors import RowError
 
 FinishReason = Literal["stop", "length"]
 
+# So many tokens are looked at in one place for one that the model's tokenizer would write.
+_SPELLINGS = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Generation:
@@ -185,12 +188,25 @@ class Sequence:
         try:
             if self._guide:
                 self._guide.mask(logits)
-            token = self.sampler.sample(logits)
+            token = self._spelled(self.sampler.sample(logits), logits)
         except RowError as error:
             return error
         if raw is None or self.logprobs is None:
             return token, None
         return token, token_logprob(raw, token, self.logprobs)
+
+    def _spelled(self, token: int, logits: NDArray[np.float32]) -> int:
+        """`token`, or the next choice that the model's tokenizer would write, where there is one."""
+        found = token
+        for _ in range(_SPELLINGS if self._guide else 0):
+            assert self._guide is not None
+            if self._guide.spells(found):
+                return found
+            logits[found] = -np.inf
+            if not np.isfinite(logits.max()):
+                break
+            found = self.sampler.again(logits)
+        return token
 
     def push(self, token: int, *, ends: bool) -> FinishReason | None:
         """Takes a sampled token and what it forces; why the row is finished, if it is. ends: it is an

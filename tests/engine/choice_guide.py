@@ -34,6 +34,9 @@ class ChoiceGuide:
         logits[:] = -np.inf
         logits[allowed] = kept
 
+    def spells(self, token: int) -> bool:
+        return True
+
     def accept(self, token: int) -> None:
         assert token in self._following(), f"{token} after {self._said!r}"
         self._said += bytes([token])

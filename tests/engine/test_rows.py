@@ -146,3 +146,23 @@ def test_rows_share_beginnings_of_any_length(texts, slots):
                 at for at, (a, b) in enumerate(zip(before.prompt, this.prompt, strict=False)) if a != b
             )
             assert (this.cached or 0) >= (common - 63 - 16 if split else common if common >= 16 else 0)
+
+
+class Picky(ChoiceGuide):
+    """Of its choices, it has only the letters up to b in its spelling."""
+
+    def spells(self, token: int) -> bool:
+        return token <= ord("b")
+
+    def copy(self) -> Picky:
+        return Picky(self._choices, self._said, self._labels)
+
+
+@settings(deadline=None, max_examples=60)
+@given(prompt=PROMPTS, seed=st.integers(0, 999), temperature=st.sampled_from([0.0, 1.0]))
+def test_a_token_that_the_model_would_not_write_is_taken_only_where_no_other_may_come(
+    prompt, seed, temperature
+):
+    found: list[Generation] = []
+    run(row(prompt, found, guide=Picky((b"ax", b"bx", b"cx", b"dx")), seed=seed, temperature=temperature))
+    assert found[0].text in ("ax", "bx")

@@ -277,3 +277,19 @@ def test_a_model_without_dry_refuses_it_by_name():
     with pytest.raises(RowError) as refused:
         sampler_of(SamplingParams(dry_multiplier=0.8))
     assert (refused.value.code, refused.value.param) == ("unsupported_parameter", "dry_multiplier")
+
+
+def test_a_choice_that_is_made_again_has_the_frequencies_of_what_is_left():
+    logits = np.array([2.0, 1.5, 1.0, 0.0], np.float32)
+    params = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0}
+    counts = np.zeros(4)
+    for seed in range(3000):
+        sampler = new_sampler(SamplingParams(seed=seed, **params), [0], FakeVocabulary())
+        left = logits.copy()
+        token = sampler.sample(left)
+        while token in (0, 2):
+            left[token] = -np.inf
+            token = sampler.again(left)
+        counts[token] += 1
+    expected = 3000 * np.exp(logits[[1, 3]]) / np.exp(logits[[1, 3]]).sum()
+    assert ((counts[[1, 3]] - expected) ** 2 / expected).sum() < 10.8  # p = 0.001 at 1 degree of freedom
