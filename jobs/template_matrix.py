@@ -44,8 +44,9 @@ class Case:
     tools: bool = False
 
 
-def main() -> int:
-    rows = [row(path) for path in sorted(Path(sys.argv[1]).glob("*.jinja"), key=lambda p: p.name.lower())]
+def main(arguments: list[str]) -> int:
+    (folder,) = arguments
+    rows = [row(path) for path in sorted(Path(folder).glob("*.jinja"), key=lambda p: p.name.lower())]
     chats = [cell for cells in rows for cell in cells[1 : 1 + len(CASES)]]
     reasons = list(dict.fromkeys(cell for cell in chats if cell != "yes"))
     notes = {reason: f"no [{number}]" for number, reason in enumerate(reasons, 1)}
@@ -160,4 +161,4 @@ def short(message: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
