@@ -79,6 +79,7 @@ def _unserved() -> Iterator[str]:
             yield f"| `{name}` | {', '.join(f'`{json.dumps(value)}`' for value in harmless) or 'none'} |"
     yield ""
     yield "Fields of another endpoint (`tools` of a completion) are refused with the same exceptions."
+    yield "`best_of` may be `n`. `add_special_tokens` may be true for a completion, false for a chat."
     refused = sorted(
         name for name, harmless in UNSERVED.items() if not harmless and name not in SERVED_FIELDS
     )
