@@ -52,9 +52,11 @@ class AttentionCost:
 
 
 def in_blocks(
-    tokens: NDArray[np.int32], control: NDArray[np.int32], cost: AttentionCost
+    tokens: NDArray[np.int32], control: NDArray[np.bool_], cost: AttentionCost
 ) -> NDArray[np.bool_]:
-    """Which tokens of a beginning are computed in blocks, shape [len(tokens)]. control: control tokens' ids.
+    """Which tokens of a beginning are computed in blocks, shape [len(tokens)].
+
+    control: which tokens of the vocabulary are control tokens.
 
     What comes before the last turn's text is likely to be shared, so its kind does not depend on that text.
     The last tokens of a long turn are on their own: they may be all that a row has to itself.
@@ -68,10 +70,10 @@ def in_blocks(
     return blocks
 
 
-def _last_turn(tokens: NDArray[np.int32], control: NDArray[np.int32]) -> int:
+def _last_turn(tokens: NDArray[np.int32], control: NDArray[np.bool_]) -> int:
     """Where the text of the last turn begins that has a text; 0 where there is one turn."""
     found = 0
-    for at in np.flatnonzero(np.isin(tokens, control)).tolist():
+    for at in np.flatnonzero(control[tokens]).tolist():
         start = at + 1 + TURN_HEADER
         if at + 1 - found >= SHORTEST_TURN and start + SHORTEST_TURN <= len(tokens):
             found = start

@@ -64,8 +64,8 @@ class Engine:
         self._attention = attention or AttentionCost()
         self._skip_forced = skip_forced
         self._pool = ThreadPoolExecutor(samplers, "sampler")
-        control = filter(model.vocabulary.is_control, range(model.vocabulary.size))
-        self._control = np.fromiter(control, np.int32)
+        words = range(model.vocabulary.size)
+        self._control = np.fromiter(map(model.vocabulary.is_control, words), bool)
         self._inbox: deque[Sequence] = deque()
         limits = Limits(
             slots=slots,

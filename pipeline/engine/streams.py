@@ -68,14 +68,17 @@ def stream_step(rows: Iterable[Sequence], held: Callable[[int], int], *, streams
         counts, least, most = blocks, BLOCK, BLOCK if echoing else tokens
     else:
         counts, least, most = np.minimum(single, _SHORT), 1, tokens
-    return _with_outputs(_filled(_best_part(counts, least, most), counts, least, ready, held))
+    part = _best_part(tuple(counts.tolist()), least, most)
+    return _with_outputs(_filled(part, counts, least, ready, held))
 
 
-def _best_part(counts: NDArray[np.int_], least: int, tokens: int) -> Part:
+@lru_cache(maxsize=256)  # While rows generate, each step is like the one before.
+def _best_part(pending: tuple[int, ...], least: int, tokens: int) -> Part:
     """The part in which most of the work is the rows'.
 
-    counts: tokens that each sequence has to decode, shape [streams]. least: tokens of each stream.
+    pending: tokens that each sequence has to decode. least: tokens of each stream.
     """
+    counts = np.array(pending)
     streams, widths = len(counts), _widths(len(counts))
     lengths = _lengths(counts, least, tokens)
     sums = np.cumsum(_own(counts, lengths[:, None], least), axis=1)

@@ -20,7 +20,7 @@ from pipeline.engine.text import TextStream
 from tests.engine.choice_guide import ChoiceGuide, labels_of
 
 VOCABULARY = FakeVocabulary()
-CONTROL = np.array([256, 258], np.int32)
+CONTROL = np.isin(np.arange(VOCABULARY.size), [256, 258])
 TOKENS = st.lists(st.sampled_from([[1] * 50, [1] * 7, [2], [256], [258]]), min_size=1, max_size=20).map(
     lambda runs: [token for run in runs for token in run]
 )
