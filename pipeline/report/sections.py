@@ -35,6 +35,9 @@ def sections(survey: Survey, asked: Mapping[tuple[str, int], str]) -> Section:
         "timeline": timeline(survey),
         "labels": [found for field, counts in survey.labels.items() if (found := labels(field, counts))],
         "gold": gold(survey.gold) if survey.gold and survey.gold.pairs else None,
+        "unmatched": ""
+        if survey.gold is None or survey.gold.pairs or survey.vectors.count
+        else survey.gold.name,
         "errors": errors(survey),
         "numbers": numbers(survey),
         "vectors": vectors(survey),

@@ -154,6 +154,13 @@ def test_a_gold_column_of_other_values_is_doubted(tmp_path):
     assert "No answer is one of the labels in body: is it the column that holds them?" in page
 
 
+def test_a_gold_column_without_labels_is_said(tmp_path):
+    rows = [("yes", {"gold": None})] * 4
+    job = Answered(str(tmp_path / "out"), {"a.parquet": rows}, pa.schema({"gold": pa.string()})).finish()
+    page = Path(write_report(job.url, gold="gold")).read_text()
+    assert "No row has both an answer and a label in <code>gold</code>" in page
+
+
 def test_where_no_job_is_there_is_no_report(tmp_path):
     with pytest.raises(OutputError, match="no job has begun there"):
         write_report(str(tmp_path))
