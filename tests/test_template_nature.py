@@ -270,3 +270,10 @@ def test_results_name_their_function_where_the_template_wants_it() -> None:
 def test_a_template_that_is_there_for_tools_takes_rows_without() -> None:
     template = "{% for tool in tools %}{{ tool | tojson }}{% endfor %}" + TEXT
     assert rendered(template, [user("Hi")]) == "[user]Hi[assistant]"
+
+
+def test_calls_as_python_prints_them_are_no_form_of_a_model() -> None:
+    described = '{% if tools %}{{ tools | tojson }}<tool_call>\n{"name": ...}\n</tool_call>{% endif %}'
+    template = described + TURNS + "{{ m.content or m.tool_calls }}{% endfor %}" + END
+    told = rendered(template, history(), tools=[NOW])
+    assert '<tool_call>\n{"name": "now", "arguments": {"city": "Rome", "days": 3}}\n</tool_call>' in told

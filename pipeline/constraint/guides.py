@@ -128,7 +128,7 @@ class Guides:
             return grammar_error(constraint, matcher.get_error())
         guide = MatcherGuide(matcher, self._tokenizer, self._ends, self._vocabulary.size, constraint.param)
         # Labels are looked for in JSON; a call in marks of its own is followed token by token.
-        has_labels = form is None or form.has_json
+        has_labels = form is None or (form.has_json and "{" not in form.begin + form.after_name)
         return guide, answer_text(constraint, letters) if has_labels else None
 
     def _piece(self, token: int) -> bytes:

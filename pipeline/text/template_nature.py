@@ -193,6 +193,8 @@ def _calling(template: ChatTemplate, content: Mapping[str, ContentForm]) -> Temp
 
 def _is_call(text: str) -> bool:
     """Whether a rendered chat holds the call: not as Python prints it, and not as JSON within JSON."""
+    if "'function': {'name': " in text:  # The whole call, as Python prints it.
+        return False
     as_python, escaped = f"'{KEYS[0]}': ", f'\\"{KEYS[0]}'
     shown = all(mark in text for mark in (NAME, VALUES[0], _USER))
     return shown and as_python not in text and escaped not in text
