@@ -192,11 +192,9 @@ def draws(case: Case, labels: list[str], count: int) -> tuple[Counter[str], dict
     body = {"prompt": PROMPTS[0], "guided_choice": labels, "max_tokens": 50, "temperature": 1.0}
     (judged,) = case.ask(body | {"label_logprobs": True, "seed": 0})
     column = {each["label"]: each["probability"] for each in judged["label_logprobs"]}
-    drawn: Counter[str] = Counter()
-    for first in range(0, count, 100):
-        drawn.update(
-            answer["text"] for answer in case.ask(*(body | {"seed": s} for s in range(first, first + 100)))
-        )
+    # Each of a row's choices has a seed of its own.
+    rows = case.ask(*(body | {"seed": seed, "n": 100} for seed in range(count // 100)))
+    drawn = Counter(choice["text"] for answer in rows for choice in answer["choices"])
     return drawn, column
 
 
