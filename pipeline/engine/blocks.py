@@ -59,14 +59,17 @@ def in_blocks(
     control: which tokens of the vocabulary are control tokens.
 
     What comes before the last turn's text is likely to be shared, so its kind does not depend on that text.
-    The last tokens of a long turn are on their own: they may be all that a row has to itself.
+    The last tokens of a long turn are on their own: they may be all that a row has to itself, and about half
+    of them are taken to be.
     """
     turn = _last_turn(tokens, control)
     length = len(tokens) - turn
     rest = turn + (length - length % BLOCK if length >= LONG_TURN else 0)
+    own = (len(tokens) - rest) // (2 if rest > turn else 1)
     blocks = np.zeros(len(tokens), bool)
-    for start, stop in ((0, turn), (turn, rest), (rest, len(tokens))):
-        blocks[start:stop] = cost.prefers_block(start, stop - start)
+    blocks[:turn] = cost.prefers_block(0, turn)
+    blocks[turn:rest] = True
+    blocks[rest:] = cost.prefers_block(rest, own)
     return blocks
 
 

@@ -175,4 +175,6 @@ def test_a_short_last_turn_is_single_and_what_is_before_it_a_block():
 def test_the_last_tokens_of_a_long_turn_are_single():
     blocks = in_blocks(np.array([1] * (5 * BLOCK + 10), np.int32), CONTROL, AttentionCost())
     assert blocks.sum() == 5 * BLOCK and not blocks[-10:].any()
+    # Questions on one document: a row has fewer tokens to itself than its block would hold.
+    assert not in_blocks(np.array([1] * (9 * BLOCK + 45), np.int32), CONTROL, AttentionCost())[-45:].any()
     assert in_blocks(np.array([1] * (BLOCK + 10), np.int32), CONTROL, AttentionCost()).all()
