@@ -347,7 +347,10 @@ def _slow(seconds: float, row: Row) -> Section:
 
 
 def _likeliest(row: Row) -> list[str]:
-    found = sorted(row.get("label_logprobs") or [], key=lambda label: -label["probability"])[:3]
+    """The labels of the row's least certain decision: others have probabilities of their own."""
+    labels = row.get("label_logprobs") or []
+    own = [label for label in labels if label.get("path") == row.get("label_path")] or labels
+    found = sorted(own, key=lambda label: -label["probability"])[:3]
     return [f"{cut(label['label'], 30)} {label['probability']:.2f}" for label in found]
 
 
