@@ -87,6 +87,7 @@ class Farm:
     def __init__(self, job: JobConfig, manifest: Manifest, responder: Mortal) -> None:
         self.manifest, self.idle = manifest, True
         self.ready, self.machines = {"worker": "machine"}, {"machine": "this machine"}
+        self.kernels: dict[str, str] = {}
         self.worker = responder.worker = Worker(job, Identity("m", "0"), manifest, responder)
         self.events_: list[Done] = []
         self.put_: list[Any] = []

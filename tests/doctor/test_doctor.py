@@ -83,9 +83,9 @@ def test_without_a_job_only_the_machine_is_examined() -> None:
     ("setting", "subject", "trouble"),
     [
         ({"model.path": "/no/model.gguf"}, "model", "no such file"),
-        ({"input.path": "/no/input"}, "input", "/no/input"),
-        ({"output.keep": "[absent]"}, "input", "absent"),
-        ({"output.path": "/proc/out"}, "output", "/proc/out"),
+        ({"model.path": "/no/model.gguf", "input.path": "/no/input"}, "input", "/no/input"),
+        ({"model.path": "/no/model.gguf", "output.keep": "[absent]"}, "input", "absent"),
+        ({"model.path": "/no/model.gguf", "output.path": "/proc/out"}, "output", "/proc/out"),
     ],
 )
 def test_what_would_end_the_job_is_a_problem_and_the_exit_status_says_so(

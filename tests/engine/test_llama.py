@@ -136,8 +136,15 @@ def alone_logits(model: LlamaGenerativeModel, tokens: list[int]) -> np.ndarray:
     return np.concatenate(rows)
 
 
-@pytest.mark.parametrize("reproducible", [False, True])
-@pytest.mark.parametrize("preempt_every", [0, 7])
+@pytest.mark.parametrize(
+    ("preempt_every", "reproducible"),
+    [
+        (7, True),
+        pytest.param(7, False, marks=pytest.mark.slow),
+        pytest.param(0, True, marks=pytest.mark.slow),
+        pytest.param(0, False, marks=pytest.mark.slow),
+    ],
+)
 def test_each_greedy_token_is_the_arg_max_of_a_plain_evaluation(gguf, reproducible, preempt_every):
     model, slots = model_of(gguf, slots=5, reproducible=reproducible)
     plain, _ = model_of(gguf, slots=16, reproducible=False)
@@ -165,7 +172,10 @@ def test_logits_are_equal_to_the_bit_however_blocks_are_cut_and_filled_up(reques
         np.testing.assert_array_equal(logits, seen[0])
 
 
-@pytest.mark.parametrize(("weights", "temperature"), [("gguf", 0.0), ("gguf", 0.8), ("k_quants", 0.0)])
+@pytest.mark.parametrize(
+    ("weights", "temperature"),
+    [("gguf", 0.8), ("k_quants", 0.0), pytest.param("gguf", 0.0, marks=pytest.mark.slow)],
+)
 def test_reproducible_rows_are_the_same_under_every_schedule(request, weights, temperature):
     gguf = request.getfixturevalue(weights)
     rows = list(range(6))
