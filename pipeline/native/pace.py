@@ -10,7 +10,7 @@ from pipeline.native.trial import Findings, Trial
 
 FLOOR = {"AMX_INT8": 30.0, "AVX512": 8.0, "AVX2": 6.0, "NEON": 4.0}
 """GFLOP/s that a thread should at least give for prompts with the CPU's best instruction set: about a
-quarter of what was measured (AMX 160, AVX-512 35, AVX2 25). The first that the CPU has counts."""
+fifth of what was measured (AMX 200, AVX-512 42, AVX2 30). The first that the CPU has counts."""
 GPU_FLOOR = 500.0
 """The same for a GPU: what two dozen CPU threads give."""
 SMALL = 30_000_000
