@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.actors.answer_board import SharedAnswers
@@ -108,8 +108,17 @@ def _drive(
         with _withdrawn(manifest):
             done_now = _see_through(job, plans, manifest, workers, open_output, cluster)
         _refuse_without_answers(manifest)
-        manifest.finish(plans)
-    summary = replace(_summary(job, manifest, done_now, time.monotonic() - began), unread=listing.note)
+        totals = manifest.finish(plans)
+    summary = Summary(
+        name=job.name,
+        output=job.output.path,
+        shards=len(plans),
+        totals=totals,
+        rows=done_now.rows,
+        tokens=done_now.total_tokens,
+        seconds=time.monotonic() - began,
+        unread=listing.note,
+    )
     print(summary)
     return summary
 
@@ -257,19 +266,6 @@ def _usable(cluster: ClusterConfig, machines: Sequence[Node]) -> ClusterConfig:
     from pipeline.engine.llama_devices import sees_gpu
 
     return cluster if sees_gpu() else cluster.model_copy(update={"gpus_per_actor": 0.0})
-
-
-def _summary(job: JobConfig, manifest: Manifest, done_now: Tally, seconds: float) -> Summary:
-    finished = manifest.finished_shards()
-    return Summary(
-        name=job.name,
-        output=job.output.path,
-        shards=len(finished),
-        totals=sum(finished.values(), Tally()),
-        rows=done_now.rows,
-        tokens=done_now.total_tokens,
-        seconds=seconds,
-    )
 
 
 @contextmanager

@@ -34,6 +34,7 @@ from pipeline.storage import Storage
 from pipeline.tally import Tally
 from pipeline.worker import Identity, Worker
 from tests.given_job import FINE, Job
+from tests.in_process import InProcess
 from tests.test_run import Silent
 
 ANSWERS = Answers("m", "0", pa.schema([]))
@@ -81,16 +82,14 @@ class Mortal:
     def close(self) -> None: ...
 
 
-class Farm:
+class Farm(InProcess):
     """One worker in this process, and the assembly."""
 
     def __init__(self, job: JobConfig, manifest: Manifest, responder: Mortal) -> None:
-        self.manifest, self.idle = manifest, True
-        self.ready, self.machines = {"worker": "machine"}, {"machine": "this machine"}
-        self.kernels: dict[str, str] = {}
+        super().__init__(manifest)
+        self.ready = {"worker": "machine"}
         self.worker = responder.worker = Worker(job, Identity("m", "0"), manifest, responder)
         self.events_: list[Done] = []
-        self.put_: list[Any] = []
 
     def submit(self, worker: str, assignment: Assignment, plans: dict[str, ShardPlan]) -> None:
         tally = sum((self.worker.process(plans[c.shard], c) for c in assignment.chunks), Tally())
@@ -99,18 +98,6 @@ class Farm:
     def events(self, timeout: float) -> list[Done]:
         events, self.events_ = self.events_, []
         return events
-
-    def avoid(self, machine: str) -> None: ...
-
-    def pulse(self) -> Pulse:
-        return Pulse()
-
-    def put(self, plan: ShardPlan) -> None:
-        self.put_.append(self.manifest.commit_shard(plan))
-
-    def done(self) -> list[Any]:
-        done, self.put_ = self.put_, []
-        return done
 
 
 class Stage:

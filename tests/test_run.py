@@ -26,20 +26,18 @@ from pipeline.run import JUDGED_ROWS, Run, Screen
 from pipeline.shard.footer import count
 from pipeline.shard.shards import ShardPlan, list_shards, plan_shard
 from pipeline.storage import Storage
-from pipeline.tally import Tally
+from tests.in_process import InProcess
 
 
-class Instant:
+class Instant(InProcess):
     """A worker that commits what it gets at once, and an assembly; rows from `fails_from` on fail."""
 
     def __init__(self, manifest: Manifest, fails_from: int) -> None:
-        self.manifest, self.fails_from = manifest, fails_from
+        super().__init__(manifest)
+        self.fails_from = fails_from
         self.ready = {"worker": "machine"}
-        self.machines = {"machine": "this machine"}
-        self.idle = True
         self.answers = Answers("m", manifest.fingerprint.digest, pa.schema([]))
         self.events_: list[Event] = []
-        self.tallies: list[Tally] = []
 
     def submit(self, worker: str, assignment: Assignment, plans: dict[str, ShardPlan]) -> None:
         (chunk,) = assignment.chunks
@@ -58,22 +56,6 @@ class Instant:
     def events(self, timeout: float) -> Iterator[Event]:
         while self.events_:
             yield self.events_.pop()
-
-    def avoid(self, machine: str) -> None: ...
-
-    @property
-    def kernels(self) -> dict[str, str]:
-        return {}
-
-    def pulse(self) -> Pulse:
-        return Pulse()
-
-    def put(self, plan: ShardPlan) -> None:
-        self.tallies.append(self.manifest.commit_shard(plan))
-
-    def done(self) -> list[Tally]:
-        done, self.tallies = self.tallies, []
-        return done
 
 
 class Silent:

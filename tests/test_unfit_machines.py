@@ -24,13 +24,13 @@ from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
 from pipeline.output.verify import verify
 from pipeline.request.rows import Row
-from pipeline.respond.responders import Pulse
 from pipeline.run import Run
 from pipeline.shard.shards import ShardPlan, list_shards, plan_shard
 from pipeline.storage import Storage
 from pipeline.tally import Tally
 from pipeline.trust import TRIALS
 from pipeline.worker import Identity, Worker
+from tests.in_process import InProcess
 from tests.test_run import Silent
 
 Deadly = Callable[[str, int], bool]
@@ -56,18 +56,18 @@ class Mortal:
         return [self.answers.completion(row, [generation], attempts) for row in rows]
 
 
-class Ward:
+class Ward(InProcess):
     """A pool of mortal workers, one or more on each machine."""
 
     def __init__(self, job: JobConfig, manifest: Manifest, slots: dict[str, int], deadly: Deadly) -> None:
-        self.job, self.manifest, self.slots, self.deadly = job, manifest, slots, deadly
+        super().__init__(manifest)
+        self.job, self.slots, self.deadly = job, slots, deadly
         self.random, self.numbers = random.Random(1), count()
         self.ready: dict[str, str] = {}
         self.workers: dict[str, Worker] = {}
         self.work: list[tuple[str, Assignment, dict[str, ShardPlan]]] = []
         self.avoided: set[str] = set()
         self.deaths = 0
-        self.idle, self.tallies = True, list[Tally]()
 
     @property
     def machines(self) -> dict[str, str]:
@@ -122,16 +122,6 @@ class Ward:
         del self.ready[worker]
         self.work = [item for item in self.work if item[0] != worker]
         return Lost(worker, blame, "it died of SIGSEGV")
-
-    def pulse(self) -> Pulse:
-        return Pulse()
-
-    def put(self, plan: ShardPlan) -> None:
-        self.tallies.append(self.manifest.commit_shard(plan))
-
-    def done(self) -> list[Tally]:
-        done, self.tallies = self.tallies, []
-        return done
 
 
 def condemned(folder: Path) -> set[int]:

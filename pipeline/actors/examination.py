@@ -12,7 +12,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.actors.cluster import Node
+from pipeline.actors.cluster import Node, nodes
 from pipeline.errors import WorkerError
 
 T = TypeVar("T")
@@ -42,15 +42,11 @@ def on_each_machine(function: Callable[[Node], T]) -> dict[str, T | WorkerError]
     The calls take no share of the machines' CPUs: a job may be running. A machine on which the call dies
     has the error instead.
     """
-    described: Callable[[], list[dict[str, Any]]] = ray.nodes
     calls = {}
-    for node in described():
-        if node["Alive"]:
-            has = node["Resources"]
-            where = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            task: Any = ray.remote(_apply).options(num_cpus=0, scheduling_strategy=where, max_retries=0)
-            name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}, node {node['NodeID'][:8]})"
-            calls[name] = task.remote(function, Node(has.get("CPU", 0.0), has.get("GPU", 0.0)))
+    for node in nodes():
+        where = NodeAffinitySchedulingStrategy(node.id, soft=False)
+        task: Any = ray.remote(_apply).options(num_cpus=0, scheduling_strategy=where, max_retries=0)
+        calls[str(node)] = task.remote(function, node)
     return {name: _result(call) for name, call in calls.items()}
 
 
