@@ -134,7 +134,11 @@ def takes(command: str) -> bool:
 
 
 def test_the_commands_in_the_files_and_in_the_readme_are_commands():
-    texts = [(ROOT / "README.md").read_text(), re.sub(r"(?m)^#", "", (ROOT / "cluster.yaml").read_text())]
+    texts = [
+        (ROOT / "README.md").read_text(),
+        (ROOT / "docs/clusters.md").read_text(),
+        re.sub(r"(?m)^#", "", (ROOT / "cluster.yaml").read_text()),
+    ]
     joined = " ".join(re.sub(r"\\\n *", "", text) for text in texts).split("\n")
     commands = [
         command for line in joined for command in re.findall(r"ray job submit .*-- *(nightherd .*)", line)
