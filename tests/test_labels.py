@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.constraint.json_place import JsonPlace
@@ -145,6 +145,8 @@ def decided(guide: LabelGuide, vocabulary: Any, random: Random) -> tuple[str, li
 @pytest.mark.parametrize("name", GUIDES)
 @settings(deadline=None, max_examples=30)
 @given(schema=schemas, seed=st.integers(0, 2**32))
+@example({"type": "array", "items": {"enum": [None, "", "0"]}, "minItems": 2, "maxItems": 4}, 766)
+@example({"type": "array", "items": {"enum": [None, "", "\xa0"]}, "minItems": 2, "maxItems": 4}, 766)
 def test_a_decided_value_is_the_value_of_its_path(name, schema, seed):
     vocabulary, guides = GUIDES[name]
     tree = {"type": "object", "properties": {"leaf": {"type": "boolean"}}, "required": ["leaf"]}
@@ -207,6 +209,15 @@ def test_the_end_of_a_label_that_begins_another_is_part_of_it():
     guide.choose(topic.names.index("art"))
     forced = guide.forced()
     assert b"".join(map(WORDS.piece, forced)).startswith(b'art"')
+
+
+def test_a_string_has_its_end_beside_values_that_are_no_strings():
+    """Whether a label's end is a quote is for that label to say: null comes first here."""
+    labels = GUIDES["words"][1].guide(of_schema({"enum": [None, "art", "article"]})).labels()
+    assert labels is not None
+    ends = dict(zip(labels.names, labels.ends, strict=True))
+    assert {name for name, found in ends.items() if found} == {"art"}
+    assert all(WORDS.piece(token).startswith(b'"') for token in ends["art"])
 
 
 @pytest.mark.parametrize(

@@ -99,13 +99,12 @@ class Guides:
         return found
 
     def _ends_after(self, ahead: Ahead, at: MatcherGuide) -> EndsAfter:
-        def ends_after(tokens: Tokens, extra: int) -> Tokens:
+        def ends_after(tokens: Tokens, extra: int, closer: bytes) -> Tokens:
             if ahead.whole:
                 return self._vocabulary.end_tokens
             guide = at.copy()
             guide.accept_text(self._speller.text(tokens)[extra:])
-            is_string = ahead.closers[0].startswith(b'"')
-            first = b'"' if is_string else b",}]"
+            first = b'"' if closer.startswith(b'"') else b",}]"
             found = guide.allowed()
             return tuple(
                 t for t in found if self._vocabulary.is_eog(t) or self._speller.piece(t)[:1] in first

@@ -10,8 +10,9 @@ from pipeline.constraint.answer_text import Ahead
 from pipeline.constraint.spelling import Speller, Spelling, Tokens
 from pipeline.engine.labels import Labels
 
-EndsAfter = Callable[[Tokens, int], Tokens]
-"""The tokens that may end a label behind its own tokens, the first so many bytes of which aren't its own."""
+EndsAfter = Callable[[Tokens, int, bytes], Tokens]
+"""The tokens that may end a label behind its own tokens. The first so many bytes of these aren't the label's.
+The bytes are what is sure to follow it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +51,11 @@ def spell_labels(
         for spelling, text, closer in zip(spelled, ahead.texts, ahead.closers, strict=True)
     ):
         return None
-    begins = _beginnings(ahead.texts)
     ends = [
-        ends_after(tokens, extra) if begins[at] and not over else ()
-        for at, (tokens, _, over) in enumerate(parts)
+        ends_after(tokens, extra, closer) if begins and not over else ()
+        for (tokens, _, over), begins, closer in zip(
+            parts, _beginnings(ahead.texts), ahead.closers, strict=True
+        )
     ]
     size = _shared([tokens for tokens, _, _ in parts])
     labels = Labels(
