@@ -19,6 +19,8 @@ MOST_VALUES = 256
 
 _BEFORE_A_WORD = re.compile(r"(?s:.*)\s")
 _CLOSER = 32  # bytes behind a label that tell how its last token is spelled
+_MOST_KNOWN = 1024
+"""Of the answers under one constraint, so many beginnings are kept with what comes after them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +46,15 @@ class AnswerText:
         """matcher: over `byte_tokenizer`. place: where the text is JSON. enums: the schema's, whose order
         labels have."""
         self._matcher, self._place, self._enums = matcher, place, enums
+        # What comes after a beginning is the same in all answers under the constraint: copies share this.
+        self._known: dict[bytes, Ahead | None] = {}
         self._tried = -1
         self.said = b""
 
     def copy(self) -> AnswerText:
         place = self._place.copy() if self._place else None
         copy = AnswerText(self._matcher.deep_copy(), place, self._enums)
-        copy._tried, copy.said = self._tried, self.said
+        copy._known, copy._tried, copy.said = self._known, self._tried, self.said
         return copy
 
     def feed(self, text: bytes) -> None:
@@ -91,9 +95,19 @@ class AnswerText:
         if not place.in_scalar or number == self._tried:
             return None
         self._tried = number
+        if self.said in self._known:
+            return self._known[self.said]
+        found = self._values(place, forced)
+        if len(self._known) < _MOST_KNOWN:
+            self._known[self.said] = found
+        return found
+
+    def _values(self, place: JsonPlace, forced: bytes) -> Ahead | None:
+        """The values that the scalar at `place` may have. forced: what is sure to come before the choice."""
         state = after(self._matcher, forced)
         values = scalars(state, place.value, MOST_VALUES)
-        if values is None:
+        # What is left of a value can be spelled where it doesn't begin within a character.
+        if values is None or not _is_text(place.value):
             return None
         by_value = _by_value(values, self._enums)
         # From here on, rather than from where the value began.
