@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -75,6 +76,11 @@ class Backlog:
     def idle(self) -> bool:
         """Whether every row of every shard that was added has come back."""
         return not self._works
+
+    @property
+    def unassigned(self) -> int:
+        """The rows that nobody has been given yet."""
+        return self._unassigned
 
     def plan(self, shard: str) -> ShardPlan:
         """The plan of a shard that isn't complete."""
@@ -182,9 +188,18 @@ def _share(work: _Work) -> float:
 
 def left_of(chunk: Chunk, done: Iterable[Chunk]) -> Iterator[Chunk]:
     """The parts of a chunk that are in none of `done`, which don't overlap."""
-    inside = [part for part in done if part.within(chunk)]
-    for start, stop in gaps(chunk.rows, [part.moved(-chunk.start) for part in inside]):
+    cut = (part.cut(chunk).moved(-chunk.start) for part in done if part.shard == chunk.shard)
+    for start, stop in gaps(chunk.rows, [part for part in cut if part.rows > 0]):
         yield Chunk(chunk.shard, start, stop).moved(chunk.start)
+
+
+def left_of_all(chunks: Iterable[Chunk], done: Iterable[Chunk]) -> Iterator[Chunk]:
+    """The same for many chunks of one shard."""
+    ordered = sorted(done)
+    starts = [part.start for part in ordered]
+    for chunk in chunks:
+        first, last = bisect_right(starts, chunk.start) - 1, bisect_left(starts, chunk.stop)
+        yield from left_of(chunk, ordered[max(0, first) : last])
 
 
 def gaps(rows: int, done: Iterable[Chunk]) -> Iterator[tuple[int, int]]:

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import Protocol
 
 from pipeline.actors.pool import Assembly, Done, Event, Lost, Note, Pool, Unfit
-from pipeline.backlog import gaps
+from pipeline.backlog import gaps, left_of_all
 from pipeline.config import RetryConfig
 from pipeline.coordinator import Coordinator
 from pipeline.errors import TooManyFailures, WorkersExhausted
@@ -16,6 +16,7 @@ from pipeline.output.amendment import Amendment
 from pipeline.output.drafts import Drafts
 from pipeline.output.manifest import Manifest
 from pipeline.output.records import WORK, chunk_name, footer_of, response_name
+from pipeline.plan.try_out import Part
 from pipeline.respond.responders import Pulse
 from pipeline.shard.shards import CHUNK_ROWS, Chunk, ShardPlan
 from pipeline.tally import Tally
@@ -62,6 +63,7 @@ class Run:
         self._coordinator = Coordinator(retry.max_attempts)
         self._most_failures = retry.max_failures
         self._to_assemble: list[ShardPlan] = []
+        self._in_part: set[str] = set()
         self._tell_at = 1
         self.before = Tally()
         self.tally = Tally()
@@ -78,8 +80,8 @@ class Run:
     def idle(self) -> bool:
         return self._coordinator.idle and not self._to_assemble
 
-    def take_stock(self) -> None:
-        """Finds what earlier runs have done, shard by shard."""
+    def take_stock(self, part: Part | None = None) -> None:
+        """Finds what earlier runs have done, shard by shard. part: the rows to answer; None for all."""
         finished = self._manifest.finished_shards()
         self.shards_done = len(finished)
         self.before = sum(finished.values(), Tally())
@@ -90,8 +92,22 @@ class Run:
             self.before += sum(done.values(), Tally())
             for chunk, tally in done.items():
                 self._coordinator.note_answered((chunk,), tally)
-            if not self._coordinator.add(self._plans[name], done):
-                self._to_assemble.append(self._plans[name])
+            self._take_on(self._plans[name], done, part)
+        if part is not None:
+            self.rows = self.before.rows + self._coordinator.backlog.unassigned
+
+    def _take_on(self, plan: ShardPlan, done: Iterable[Chunk], part: Part | None) -> None:
+        """Gives the coordinator what is left of a shard. One that stays in part is not put together."""
+        name = plan.shard.name
+        if part is not None:
+            if name not in part:
+                return
+            asked = list(left_of_all(part[name], done))
+            if sum(chunk.rows for chunk in [*done, *asked]) < plan.rows:
+                self._in_part.add(name)
+            done = [Chunk(name, *outside) for outside in gaps(plan.rows, asked)]
+        if not self._coordinator.add(plan, done):
+            self._to_assemble += self._whole([plan])
 
     def take_failed(self, amendment: Amendment) -> None:
         """Finds the rows that failed and haven't been tried again, shard by shard."""
@@ -117,7 +133,7 @@ class Run:
         while not (self.idle and assembly.idle):
             self._check()
             for event in pool.events(timeout=0.2):
-                self._to_assemble += self._take(event)
+                self._to_assemble += self._whole(self._take(event))
             self._hand_out()
             self._assemble()
             screen.show(self, pool.pulse(), len(pool.ready))
@@ -156,6 +172,10 @@ class Run:
         parts = [plan for plan in complete if plan.whole not in event.assignment.chunks]
         self.shards_done += len(complete) - len(parts)
         return parts
+
+    def _whole(self, plans: Iterable[ShardPlan]) -> list[ShardPlan]:
+        """Those of which every row is asked for."""
+        return [plan for plan in plans if plan.shard.name not in self._in_part]
 
     def _bury(self, death: Lost) -> list[ShardPlan]:
         held = [a for a in self._coordinator.held(death.worker) if not a.control]

@@ -18,6 +18,7 @@ from pipeline.output.records import (
     REPORT,
     RESPONSES,
     SUCCESS,
+    TRY_OUT,
     USAGE,
     WORK,
     digests_of,
@@ -107,6 +108,7 @@ class Manifest(Commits):
         finished = self._whole()
         if not self._recorded(SUCCESS):
             self._succeed({plan.shard.name: finished[plan.shard.name] for plan in plans})
+        self.output.remove(TRY_OUT)
         self.output.remove_tree(WORK)
         return sum((footer.tally for footer in finished.values()), Tally())
 
@@ -199,7 +201,7 @@ class Manifest(Commits):
             PROGRESS,
             RECORD,
             REPACK,
-            *((REPORT, USAGE, SUCCESS) if own else ()),
+            *((REPORT, TRY_OUT, USAGE, SUCCESS) if own else ()),
         }
         if strangers := [name for name in names if name not in known]:
             raise OutputError(

@@ -31,6 +31,7 @@ RESPONSES = "responses"
 USAGE = "usage.parquet"
 SUCCESS = "_SUCCESS"
 REPORT = "report.html"
+TRY_OUT = "tryout.parquet"
 DRAFT = ".draft"
 _READERS = 16
 _PACKAGES = ("nightherd", "ray", "llama-cpp-python", "pyarrow")

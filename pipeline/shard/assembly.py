@@ -24,8 +24,8 @@ _GROUP_BYTES = 32 << 20
 _ANY_LENGTH = pa.list_(pa.float32())
 
 
-def write_table(file: BinaryIO, tables: Iterable[pa.Table], footer: Footer) -> None:
-    """Writes tables of one schema, one at least, in order."""
+def write_table(file: BinaryIO, tables: Iterable[pa.Table], footer: Footer | None = None) -> None:
+    """Writes tables of one schema, one at least, in order. footer: of a response file or a chunk."""
     groups = _groups(tables)
     first = next(groups)
     writer = pq.ParquetWriter(file, first.schema, compression="zstd", write_page_checksum=True)
@@ -34,7 +34,8 @@ def write_table(file: BinaryIO, tables: Iterable[pa.Table], footer: Footer) -> N
         # Hugging Face's datasets can't read a row group without rows.
         if group.num_rows:
             writer.write_table(group)
-    writer.add_key_value_metadata({KEY: footer.to_bytes()})
+    if footer:
+        writer.add_key_value_metadata({KEY: footer.to_bytes()})
     writer.close()
 
 

@@ -96,6 +96,10 @@ class Chunk:
         """Whether all of its rows are in the other chunk, too."""
         return self.shard == other.shard and other.start <= self.start and self.stop <= other.stop
 
+    def cut(self, other: Chunk) -> Chunk:
+        """Its rows that are in the other chunk of the shard, too; none, or less, where there are none."""
+        return Chunk(self.shard, max(self.start, other.start), min(self.stop, other.stop))
+
     def moved(self, rows: int) -> Chunk:
         return Chunk(self.shard, self.start + rows, self.stop + rows)
 
