@@ -31,12 +31,13 @@ Examples:
   nightherd run job.yaml
   nightherd run job.yaml --set engine.slots=32 --set request.defaults.max_tokens=64
   nightherd run --model hf://org/repo/model.gguf --input data/ --output out/
+  nightherd run job.yaml --sample 50          # try 50 rows out first: OUT/tryout.parquet
 
 IN is a Parquet file, a folder or a glob of them, or a .jsonl file in OpenAI's batch format, on any
 fsspec URL (s3://, gs://, https:// ...). A row is a request by its columns: `messages` (a chat),
 `prompt` (a completion), `input` (an embedding), or `custom_id`, `method`, `url`, `body` (a batch
 line). OUT/responses/ gets the answers: the same rows, in the same order, in OpenAI's shape. A bad
-row gets an error in its `error` column and never stops the job.
+row gets an error in its `error` column and never stops the job. What --limit or --sample tried out is kept.
 
 \b
 Exit status: 0 every row has its output row, 1 the job could not be completed, 2 wrong usage.
@@ -91,6 +92,8 @@ _Set = Annotated[
         "--set", metavar="KEY=VALUE", help="Any key of the job file by its dotted name; repeatable."
     ),
 ]
+_Limit = Annotated[int | None, typer.Option(metavar="N", help="Try the first N rows out, no more.")]
+_Sample = Annotated[int | None, typer.Option(metavar="N", help="Try N random rows out, by a fixed seed.")]
 _Html = Annotated[str | None, typer.Option(metavar="FILE", help="Where the page goes: a path or a URL.")]
 _Gold = Annotated[
     str | None,
@@ -116,6 +119,8 @@ def run(
     output: _Into = None,
     actors: _Actors = None,
     slots: _Slots = None,
+    limit: _Limit = None,
+    sample: _Sample = None,
     set: _Set = None,
 ) -> None:
     flags = {
@@ -132,9 +137,15 @@ def run(
         settings += [(name, value) for name, value in flags.items() if value is not None]
         _require(job_file, settings)
         job = load_job(job_file, settings)
-        from pipeline.driver import run_job
+        from pipeline.plan.try_out import try_out
 
-        run_job(job)
+        asked = try_out(limit, sample)
+        from pipeline.driver import run_job, try_job
+
+        if asked:
+            try_job(job, asked)
+        else:
+            run_job(job)
 
 
 def _require(job_file: Path | None, settings: list[tuple[str, Any]]) -> None:
@@ -172,7 +183,7 @@ def doctor(
         from pipeline.config import load_job, parse_setting
         from pipeline.doctor.doctor import examine
         from pipeline.doctor.table import print_examination
-        from pipeline.driver import anchored
+        from pipeline.plan.opened import anchored
 
         settings = [parse_setting(text) for text in set or []]
         job = anchored(load_job(job_file, settings)) if job_file or settings else None

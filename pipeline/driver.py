@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 from pipeline.actors.answer_board import SharedAnswers
 from pipeline.actors.cluster import Node, Slot, check_room, nodes, share_out
@@ -17,25 +15,23 @@ from pipeline.actors.ray_cluster import RayCluster
 from pipeline.actors.ray_pool import RayPool
 from pipeline.actors.ray_tasks import Chores
 from pipeline.actors.row_actor import RowWorker, WorkerFactory
-from pipeline.answer.shared_schema import shared_schema
 from pipeline.config import ClusterConfig, JobConfig
-from pipeline.errors import ClusterLost, ConfigError, InputError, ModelError, WorkersExhausted
-from pipeline.model.models import LocalModel, fetch_model
+from pipeline.errors import ClusterLost, OutputError, WorkersExhausted
+from pipeline.model.models import LocalModel
 from pipeline.native.cure import with_cuda
 from pipeline.output.amendment import Amendment
+from pipeline.output.committed import CommittedRows
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
-from pipeline.preflight import check_model
-from pipeline.report.summary import Summary
+from pipeline.output.tried_out import write_tried_out
+from pipeline.plan.opened import OpenJob, opened
+from pipeline.plan.try_out import Part, TryOut
+from pipeline.report.summary import Summary, TriedOut
 from pipeline.run import FIRST_ROWS, Run
 from pipeline.screen import JobScreen
-from pipeline.shard.shards import CHUNK_ROWS, Shard, ShardPlan, list_input, plan_shard
-from pipeline.storage import Storage
+from pipeline.shard.shards import CHUNK_ROWS, ShardPlan
 from pipeline.tally import Tally
-from pipeline.worker import check_input
 
-PLANNED_HERE = 32
-"""Up to so many shards are planned by the driver itself, before Ray is started."""
 RESTARTS = 3
 """How often a local cluster is started again for one command."""
 _STALL_SLACK = 60.0
@@ -81,6 +77,34 @@ def run_job(job: JobConfig, workers: Workers = JobWorkers, model: LocalModel | N
     return _drive(job, workers, model, _begin)
 
 
+def try_job(
+    job: JobConfig, asked: TryOut, workers: Workers = JobWorkers, model: LocalModel | None = None
+) -> TriedOut:
+    """Answers some rows of a job in the job's own output, and prints its summary; as `run_job`.
+
+    The job stays unfinished. Raises OutputError where it is finished already, or being retried.
+    """
+    began = time.monotonic()
+    with opened(job, model) as work:
+        part = asked.choose(work.plans)
+        done_now = _see_through(work, workers, partial(_begin_part, part))
+        totals = write_tried_out(CommittedRows.at(work.manifest.output.url), part)
+        _refuse_without_answers(work.manifest, totals)
+    summary = TriedOut(
+        name=job.name,
+        output=work.config.output.path,
+        totals=totals,
+        of=work.rows,
+        how=str(asked),
+        rows=done_now.rows,
+        tokens=done_now.total_tokens,
+        seconds=time.monotonic() - began,
+        unread=work.note,
+    )
+    print(summary)
+    return summary
+
+
 def retry_job(job: JobConfig, workers: Workers = JobWorkers, model: LocalModel | None = None) -> Summary:
     """Runs the failed rows of a finished job again, and prints its new summary; as `run_job`."""
     return _drive(job, workers, model, _reopen)
@@ -92,49 +116,30 @@ def _drive(
     model: LocalModel | None,
     open_output: Open,
 ) -> Summary:
-    job = anchored(job)
     began = time.monotonic()
-    listing = list_input(job.input.path, job.output.path)
-    if listing.note:
-        print(listing.note, flush=True)
-    shards = listing.shards
-    fetched = model or fetch_model(job.model)
-    with RayCluster(job.cluster) as cluster:
-        plans = _plan(shards, cluster)
-        _check(job, plans)
-        manifest = _manifest(job, fetched, plans)
-        if model is None:
-            check_model(job, fetched, manifest.fingerprint)
-        with _withdrawn(manifest):
-            done_now = _see_through(job, plans, manifest, workers, open_output, cluster)
-        _refuse_without_answers(manifest)
-        totals = manifest.finish(plans)
+    with opened(job, model) as work:
+        done_now = _see_through(work, workers, open_output)
+        _refuse_without_answers(work.manifest, sum(work.manifest.finished_shards().values(), Tally()))
+        totals = work.manifest.finish(work.plans)
     summary = Summary(
         name=job.name,
-        output=job.output.path,
-        shards=len(plans),
+        output=work.config.output.path,
+        shards=len(work.plans),
         totals=totals,
         rows=done_now.rows,
         tokens=done_now.total_tokens,
         seconds=time.monotonic() - began,
-        unread=listing.note,
+        unread=work.note,
     )
     print(summary)
     return summary
 
 
-def _see_through(
-    job: JobConfig,
-    plans: list[ShardPlan],
-    manifest: Manifest,
-    workers: Workers,
-    open_output: Open,
-    cluster: RayCluster,
-) -> Tally:
+def _see_through(work: OpenJob, workers: Workers, open_output: Open) -> Tally:
     """Works until all is committed; what this command has added. A lost local cluster is started again."""
-    done = Tally()
+    done, job, manifest, cluster = Tally(), work.config, work.manifest, work.cluster
     for restarts_left in reversed(range(RESTARTS + 1)):
-        run = Run(job.retry, plans, manifest, check_interrupted)
+        run = Run(job.retry, work.plans, manifest, check_interrupted)
         commit = open_output(manifest, run)
         if not commit or run.idle:
             break
@@ -146,15 +151,14 @@ def _see_through(
             if not cluster.local or not restarts_left:
                 raise
             print(f"{job.name}: {loss}. Ray is started again.", file=sys.stderr)
-            open_output = _begin
+            open_output = _begin if open_output is _reopen else open_output
         else:
             return done + run.tally
     return done
 
 
-def _refuse_without_answers(manifest: Manifest) -> None:
+def _refuse_without_answers(manifest: Manifest, totals: Tally) -> None:
     """A job in which every worker died of every row has found no machine that works: it isn't completed."""
-    totals = sum(manifest.finished_shards().values(), Tally())
     if not totals.rows or totals.succeeded:
         return
     if {code for code, _ in totals.errors.codes} == {"worker_crashed"}:
@@ -175,6 +179,22 @@ def _begin(manifest: Manifest, run: Run) -> Commit | None:
     return manifest.commit_shard
 
 
+def _begin_part(part: Part, manifest: Manifest, run: Run) -> Commit:
+    output = manifest.output.url
+    if manifest.begin():
+        raise OutputError(
+            f"output {output}: the job is finished, and every row has its answer: nothing is left to try "
+            f"out. See nightherd report {output}, or choose another output"
+        )
+    if manifest.retry:
+        raise OutputError(
+            f"output {output}: its failed rows are being retried: nightherd retry {output} goes on with it"
+        )
+    manifest.output.sweep()
+    run.take_stock(part)
+    return manifest.commit_shard
+
+
 def _reopen(manifest: Manifest, run: Run) -> Commit:
     manifest.reopen()
     return _amend(manifest, run)
@@ -185,49 +205,6 @@ def _amend(manifest: Manifest, run: Run) -> Commit:
     manifest.output.sweep()
     run.take_failed(amendment)
     return amendment.commit
-
-
-def anchored(job: JobConfig) -> JobConfig:
-    """The job with its local paths made absolute: workers start in folders of their own."""
-
-    def path(section: str) -> dict[str, object]:
-        value = getattr(job, section).path
-        absolute = value if "://" in value or "::" in value else str(Path(value).expanduser().absolute())
-        return {section: getattr(job, section).model_copy(update={"path": absolute})}
-
-    return job.model_copy(update=path("model") | path("input") | path("output"))
-
-
-def _plan(shards: list[Shard], cluster: RayCluster) -> list[ShardPlan]:
-    """The plans of all shards, in the order of their names; large ones are planned first."""
-    by_size = sorted(shards, key=lambda shard: -shard.size)
-    if len(shards) <= PLANNED_HERE:
-        with ThreadPoolExecutor(8) as threads:
-            plans = list(threads.map(plan_shard, by_size))
-    else:
-        lookout = cluster.join()
-        chores: Chores[Shard, ShardPlan] = Chores(plan_shard)
-        for shard in by_size:
-            chores.put(shard)
-        plans = []
-        while not chores.idle:
-            check_interrupted()
-            lookout.news()
-            plans += chores.done(timeout=0.2)
-    return sorted(plans, key=lambda plan: plan.shard.name)
-
-
-def _check(job: JobConfig, plans: list[ShardPlan]) -> None:
-    """Refuses shards whose columns make no request, before any worker is started."""
-    for plan in {(plan.columns, *plan.partition): plan for plan in reversed(plans)}.values():
-        check_input(job, plan)
-
-
-def _manifest(job: JobConfig, model: LocalModel, plans: list[ShardPlan]) -> Manifest:
-    about = {"name": job.name, "input": job.input.path, "job": job.model_dump(mode="json")}
-    shared = shared_schema(job, plans)
-    prints = Fingerprint.of(job, model.sha256, plans, shared.to_json() if shared else None)
-    return Manifest(Storage.at(job.output.path), prints, about)
 
 
 def _work(
@@ -266,13 +243,3 @@ def _usable(cluster: ClusterConfig, machines: Sequence[Node]) -> ClusterConfig:
     from pipeline.engine.llama_devices import sees_gpu
 
     return cluster if sees_gpu() else cluster.model_copy(update={"gpus_per_actor": 0.0})
-
-
-@contextmanager
-def _withdrawn(manifest: Manifest) -> Iterator[None]:
-    """A job that turns out to be wrong before anything is answered leaves its output as it was."""
-    try:
-        yield
-    except (ConfigError, InputError, ModelError):
-        manifest.withdraw()
-        raise

@@ -47,6 +47,7 @@ class Run:
     """One run of a job: what is left of it, and who works on it. It knows no clock and no Ray.
 
     tally: what this run has added; before: what was committed when it began.
+    is_part: whether rows are left out, so that the job isn't finished by it.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Run:
         self.rows = sum(plan.rows for plan in self._plans.values())
         self.shards = len(self._plans)
         self.shards_done = 0
+        self.is_part = False
 
     @property
     def done(self) -> Tally:
@@ -93,7 +95,8 @@ class Run:
             for chunk, tally in done.items():
                 self._coordinator.note_answered((chunk,), tally)
             self._take_on(self._plans[name], done, part)
-        if part is not None:
+        self.is_part = part is not None
+        if self.is_part:
             self.rows = self.before.rows + self._coordinator.backlog.unassigned
 
     def _take_on(self, plan: ShardPlan, done: Iterable[Chunk], part: Part | None) -> None:

@@ -16,6 +16,7 @@ class JobScreen:
     """The bar or the lines of a run, and its progress file."""
 
     def __init__(self, name: str, run: Run, output: Storage) -> None:
+        self._run = run
         self._progress = Progress(name, run.rows, run.before.rows)
         self._file = ProgressFile(output)
 
@@ -27,6 +28,8 @@ class JobScreen:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.__exit__(kind, error, trace)
+        if self._run.is_part:
+            self._file.stop()
         self._file.__exit__(kind, error, trace)
 
     @property

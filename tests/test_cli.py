@@ -14,6 +14,7 @@ from pipeline import __version__
 from pipeline.cli import app
 from pipeline.config import JobConfig
 from pipeline.errors import InputError
+from pipeline.plan.try_out import TryOut
 from pipeline.tally import Tally
 
 THREE_FLAGS = ["--model", "m.gguf", "--input", "in", "--output", "out"]
@@ -29,6 +30,7 @@ def jobs(monkeypatch) -> list[JobConfig]:
     started: list[JobConfig] = []
     driver = ModuleType("pipeline.driver")
     driver.run_job = started.append  # type: ignore[attr-defined]
+    driver.try_job = lambda job, asked: started.append((job, asked))  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pipeline.driver", driver)
     return started
 
@@ -63,6 +65,15 @@ def test_three_flags_make_a_job(jobs):
     assert result.exit_code == 0
     (job,) = jobs
     assert (job.model.path, job.input.path, job.output.path) == ("m.gguf", "in", "out")
+
+
+def test_limit_and_sample_ask_for_a_try_out(jobs):
+    call("run", *THREE_FLAGS, "--limit", "3")
+    call("run", *THREE_FLAGS, "--sample", "4")
+    assert [asked for _, asked in jobs] == [TryOut(3), TryOut(4, by_chance=True)]
+    both = call("run", *THREE_FLAGS, "--limit", "3", "--sample", "4")
+    assert both.exit_code == 2
+    assert "choose one" in both.stderr
 
 
 def test_flags_override_settings_and_settings_override_the_file(jobs, tmp_path):

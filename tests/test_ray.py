@@ -20,7 +20,7 @@ from pipeline.actors.cluster import Slot
 from pipeline.actors.interrupts import Interrupted
 from pipeline.answer.answers import Answers
 from pipeline.config import JobConfig
-from pipeline.driver import _manifest, retry_job, run_job
+from pipeline.driver import retry_job, run_job, try_job
 from pipeline.engine.sequence import Generation
 from pipeline.errors import ConfigError, ModelError, OutputError, StorageError, WorkersExhausted
 from pipeline.model.models import LocalModel
@@ -28,6 +28,8 @@ from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
 from pipeline.output.records import recorded_job
 from pipeline.output.verify import verify
+from pipeline.plan.opened import manifest_of
+from pipeline.plan.try_out import TryOut
 from pipeline.report.status import status
 from pipeline.report.summary import Summary
 from pipeline.request.rows import Row
@@ -196,7 +198,7 @@ def test_failed_rows_are_answered_again_in_place(case, tmp_path):
 def test_a_retry_that_stopped_goes_on_with_the_same_command_as_the_job(case, tmp_path):
     case.shard("s", ["row", f"KILL UNLESS {tmp_path / 'calm'}"])
     job = case.job(cluster={"actors": 1}, retry={"max_attempts": 1})
-    manifest = _manifest(job, MODEL, [plan_shard(shard) for shard in list_shards(job.input.path)])
+    manifest = manifest_of(job, MODEL, [plan_shard(shard) for shard in list_shards(job.input.path)])
     assert run_job(job, Echoes, MODEL).totals.failed == 1
     (tmp_path / "calm").touch()
     manifest.reopen()
@@ -212,6 +214,19 @@ def test_a_job_that_stopped_goes_on_with_what_is_left(case, tmp_path):
     summary = case.run(cluster={"actors": 1})
     assert summary.rows < summary.totals.rows == 513
     assert verify(str(case.output)).problems == []
+
+
+def test_a_try_out_is_kept_by_the_job_and_refused_when_that_is_finished(case, capsys):
+    case.shard("a", [f"row {n}" for n in range(40)])
+    tried = try_job(case.job(), TryOut(10), Echoes, MODEL)
+    assert (tried.totals.succeeded, tried.of) == (10, 40)
+    assert "tryout.parquet" in capsys.readouterr().out
+    state = status(str(case.output))
+    assert (state.state, state.rows_done, state.rows_total) == ("stopped", 10, 40)
+    assert case.run().rows == 30
+    with pytest.raises(OutputError, match="the job is finished, and every row has its answer"):
+        try_job(case.job(), TryOut(10), Echoes, MODEL)
+    assert verify(str(case.output), deep=True).problems == []
 
 
 def test_an_output_inside_of_its_input_is_not_taken_for_input(case):

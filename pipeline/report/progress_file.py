@@ -34,9 +34,14 @@ class ProgressFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind and self._pending:
-            self._begin({**self._pending, "stopped": True})
+        if kind:
+            self.stop()
         self._thread.shutdown(wait=True)
+
+    def stop(self) -> None:
+        """Says that nobody works on the job any more, though it isn't finished."""
+        if self._pending:
+            self._begin({**self._pending, "stopped": True})
 
     def write(self, **facts: Any) -> None:
         """Keeps `facts`, with who wrote them and when; at most every WRITE_EVERY seconds."""

@@ -4,43 +4,38 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.output.records import TRY_OUT
 from pipeline.report.progress import span
 from pipeline.tally import Tally
 
 
 @dataclass(frozen=True)
-class Summary:
-    """A finished job.
+class _OneRun:
+    """What a command did for a job.
 
-    totals: of all its runs.
+    totals: of all runs.
     rows, tokens, seconds: of this run.
     unread: what there is in the input that isn't read; "" for nothing.
     """
 
     name: str
     output: str
-    shards: int
     totals: Tally
     rows: int = 0
     tokens: int = 0
     seconds: float = 0.0
     unread: str = ""
 
-    def __str__(self) -> str:
+    def _counts(self) -> list[str]:
         totals = self.totals
-        lines = [
-            f"{self.name}: {totals.rows:,} rows in {self.shards:,} shard{'' if self.shards == 1 else 's'}; "
-            f"{totals.succeeded:,} succeeded, {totals.failed:,} with an error",
+        return [
             f"tokens: {totals.prompt_tokens:,} in ({totals.cached_tokens:,} cached), "
             f"{totals.completion_tokens:,} out",
             *([self.unread] if self.unread else []),
             *self._reused(),
             *[f"  {line}" for line in totals.errors.lines()],
             self._speed(),
-            f"answers: {self.output}/responses    check them: nightherd verify {self.output}",
-            f"""look at them: python -c "import pyarrow.parquet as pq; print({self._look()})\"""",
         ]
-        return "\n".join(lines)
 
     def _reused(self) -> list[str]:
         if not self.totals.reused:
@@ -58,7 +53,47 @@ class Summary:
         rate = f"{self.rows / self.seconds:,.1f} rows/s, {self.tokens / self.seconds:,.0f} tokens/s"
         return f"this run: {self.rows:,} rows in {span(self.seconds)}, {rate}"
 
-    def _look(self) -> str:
+    def _look_at(self, answers: str) -> str:
         column = "text" if self.totals.completion_tokens else "status_code"
-        read = f"pq.read_table('{self.output}/responses', columns=['custom_id', '{column}'])"
-        return f"{read}.slice(0, 5).to_pylist()"
+        read = f"pq.read_table('{self.output}/{answers}', columns=['custom_id', '{column}'])"
+        look = f"{read}.slice(0, 5).to_pylist()"
+        return f"""look at them: python -c "import pyarrow.parquet as pq; print({look})\""""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary(_OneRun):
+    """A finished job."""
+
+    shards: int
+
+    def __str__(self) -> str:
+        totals = self.totals
+        lines = [
+            f"{self.name}: {totals.rows:,} rows in {self.shards:,} shard{'' if self.shards == 1 else 's'}; "
+            f"{totals.succeeded:,} succeeded, {totals.failed:,} with an error",
+            *self._counts(),
+            f"answers: {self.output}/responses    check them: nightherd verify {self.output}",
+            self._look_at("responses"),
+        ]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TriedOut(_OneRun):
+    """A part of a job that was tried out. totals: of that part. of: all rows of the job. how: the flag."""
+
+    of: int
+    how: str
+
+    def __str__(self) -> str:
+        totals = self.totals
+        which = "the first" if self.how == "--limit" else "a sample of"
+        lines = [
+            f"{self.name}: a try-out, {which} {totals.rows:,} of {self.of:,} rows; "
+            f"{totals.succeeded:,} succeeded, {totals.failed:,} with an error",
+            *self._counts(),
+            f"answers: {self.output}/{TRY_OUT}    a page about them: nightherd report {self.output}",
+            self._look_at(TRY_OUT),
+            f"the whole job: the same command without {self.how}; it keeps these answers",
+        ]
+        return "\n".join(lines)

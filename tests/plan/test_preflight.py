@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config import JobConfig, make_job
-from pipeline.driver import _withdrawn, run_job
+from pipeline.driver import run_job
 from pipeline.errors import ConfigError, JobError, ModelError, StorageError
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
+from pipeline.plan.opened import withdrawn
 from pipeline.shard.shards import Chunk
 from pipeline.storage import Storage
 from tests.given_job import FINE, Job
@@ -70,7 +71,7 @@ def test_what_only_a_worker_finds_wrong_gives_the_output_back() -> None:
     first = Job({"a.parquet": [FINE] * 3})
     url, prints = first.url, first.manifest.fingerprint
     Storage.at(url).remove_tree("_work")
-    with pytest.raises(ConfigError), _withdrawn(manifest := Manifest(Storage.at(url), prints)):
+    with pytest.raises(ConfigError), withdrawn(manifest := Manifest(Storage.at(url), prints)):
         assert not manifest.begin()
         raise ConfigError("cluster.gpus_per_actor: llama.cpp sees none")
     assert Storage.at(url).list() == {}
@@ -82,7 +83,7 @@ def test_what_was_answered_or_is_another_drivers_is_never_given_up() -> None:
     first = Job({"a.parquet": [FINE] * 3})
     # A second driver of the same job: the first one has claimed the output.
     second = Manifest(Storage.at(first.url), first.manifest.fingerprint)
-    with pytest.raises(ConfigError), _withdrawn(second):
+    with pytest.raises(ConfigError), withdrawn(second):
         second.begin()
         raise ConfigError("wrong")
     assert "_work/job.json" in Storage.at(first.url).list()
@@ -91,7 +92,7 @@ def test_what_was_answered_or_is_another_drivers_is_never_given_up() -> None:
     assert first.manifest.finished_chunks("a.parquet")
     # Other ends leave it as it is.
     third = Job({"a.parquet": [FINE] * 3})
-    with pytest.raises(StorageError), _withdrawn(third.manifest):
+    with pytest.raises(StorageError), withdrawn(third.manifest):
         raise StorageError("503")
     assert "_work/job.json" in Storage.at(third.url).list()
 

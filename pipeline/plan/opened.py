@@ -1,0 +1,112 @@
+"""A job before it is worked on: its input listed and planned, its settings checked, its output looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.actors.interrupts import check_interrupted
+from pipeline.actors.ray_cluster import RayCluster
+from pipeline.actors.ray_tasks import Chores
+from pipeline.answer.shared_schema import shared_schema
+from pipeline.config import JobConfig
+from pipeline.errors import ConfigError, InputError, ModelError
+from pipeline.model.models import LocalModel, fetch_model
+from pipeline.output.fingerprint import Fingerprint
+from pipeline.output.manifest import Manifest
+from pipeline.plan.preflight import check_model
+from pipeline.shard.shards import Shard, ShardPlan, list_input, plan_shard
+from pipeline.storage import Storage
+from pipeline.worker import check_input
+
+PLANNED_HERE = 32
+"""Up to so many shards are planned by the driver itself, before Ray is started."""
+
+
+@dataclass(frozen=True)
+class OpenJob:
+    """plans: of all shards, in the order of their names. note: on files that aren't read; "" for none."""
+
+    config: JobConfig
+    plans: list[ShardPlan]
+    manifest: Manifest
+    cluster: RayCluster
+    note: str
+
+    @property
+    def rows(self) -> int:
+        return sum(plan.rows for plan in self.plans)
+
+
+@contextmanager
+def opened(job: JobConfig, model: LocalModel | None = None) -> Iterator[OpenJob]:
+    """A job that may be worked on inside. model: a stand-in for the job's own. Raises JobError."""
+    job = anchored(job)
+    listing = list_input(job.input.path, job.output.path)
+    if listing.note:
+        print(listing.note, flush=True)
+    fetched = model or fetch_model(job.model)
+    with RayCluster(job.cluster) as cluster:
+        plans = _plan(listing.shards, cluster)
+        _check(job, plans)
+        manifest = manifest_of(job, fetched, plans)
+        if model is None:
+            check_model(job, fetched, manifest.fingerprint)
+        with withdrawn(manifest):
+            yield OpenJob(job, plans, manifest, cluster, listing.note)
+
+
+def anchored(job: JobConfig) -> JobConfig:
+    """The job with its local paths made absolute: workers start in folders of their own."""
+
+    def path(section: str) -> dict[str, object]:
+        value = getattr(job, section).path
+        absolute = value if "://" in value or "::" in value else str(Path(value).expanduser().absolute())
+        return {section: getattr(job, section).model_copy(update={"path": absolute})}
+
+    return job.model_copy(update=path("model") | path("input") | path("output"))
+
+
+def _plan(shards: list[Shard], cluster: RayCluster) -> list[ShardPlan]:
+    """The plans of all shards, in the order of their names; large ones are planned first."""
+    by_size = sorted(shards, key=lambda shard: -shard.size)
+    if len(shards) <= PLANNED_HERE:
+        with ThreadPoolExecutor(8) as threads:
+            plans = list(threads.map(plan_shard, by_size))
+    else:
+        lookout = cluster.join()
+        chores: Chores[Shard, ShardPlan] = Chores(plan_shard)
+        for shard in by_size:
+            chores.put(shard)
+        plans = []
+        while not chores.idle:
+            check_interrupted()
+            lookout.news()
+            plans += chores.done(timeout=0.2)
+    return sorted(plans, key=lambda plan: plan.shard.name)
+
+
+def _check(job: JobConfig, plans: list[ShardPlan]) -> None:
+    """Refuses shards whose columns make no request, before any worker is started."""
+    for plan in {(plan.columns, *plan.partition): plan for plan in reversed(plans)}.values():
+        check_input(job, plan)
+
+
+def manifest_of(job: JobConfig, model: LocalModel, plans: list[ShardPlan]) -> Manifest:
+    about = {"name": job.name, "input": job.input.path, "job": job.model_dump(mode="json")}
+    shared = shared_schema(job, plans)
+    prints = Fingerprint.of(job, model.sha256, plans, shared.to_json() if shared else None)
+    return Manifest(Storage.at(job.output.path), prints, about)
+
+
+@contextmanager
+def withdrawn(manifest: Manifest) -> Iterator[None]:
+    """A job that turns out to be wrong before anything is answered leaves its output as it was."""
+    try:
+        yield
+    except (ConfigError, InputError, ModelError):
+        manifest.withdraw()
+        raise
