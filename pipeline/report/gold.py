@@ -116,7 +116,8 @@ class Gold:
             return 0.0, 1.0
         middle = (self.accuracy + z * z / (2 * n)) / (1 + z * z / n)
         half = z * sqrt(self.accuracy * (1 - self.accuracy) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-        return middle - half, middle + half
+        # The interval always holds the accuracy; rounding may put a bound a last digit beyond it.
+        return min(middle - half, self.accuracy), max(middle + half, self.accuracy)
 
     @property
     def reliability(self) -> list[Reliability]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import RowError
@@ -51,8 +51,15 @@ def labelled(draw: st.DrawFn) -> tuple[Any, dict[str, str | None]]:
     return {"text": f" {text}\n", "labels": labels, "share": shares[text], "label": text}, {"topic": gold}
 
 
+def third(label: str) -> tuple[Any, dict[str, str | None]]:
+    """A right answer with a probability of one third."""
+    labels = dict.fromkeys(LABELS, math.log(1 / 3))
+    return {"text": label, "labels": labels, "share": 1 / 3, "label": label}, {"topic": label}
+
+
 @settings(max_examples=40)
 @given(st.lists(labelled(), min_size=1, max_size=40))
+@example([*[third("art")] * 5, third("law")])  # Its upper bound was 0.9999999999999999.
 def test_labels_are_held_against_gold(rows):
     survey = surveyed(Answered(url(), {"a.parquet": rows}, GOLD).finish(), "topic")
     answered = [(answer, kept["topic"]) for answer, kept in rows if isinstance(answer, dict)]
