@@ -17,7 +17,7 @@ from pipeline.output.drafts import Drafts
 from pipeline.output.manifest import Manifest
 from pipeline.output.records import WORK, chunk_name, footer_of, response_name
 from pipeline.plan.try_out import Part
-from pipeline.respond.responders import Pulse
+from pipeline.pulse import Pulse
 from pipeline.shard.shards import CHUNK_ROWS, Chunk, ShardPlan
 from pipeline.tally import Tally
 

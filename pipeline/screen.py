@@ -5,9 +5,9 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
+from pipeline.pulse import Pulse
 from pipeline.report.progress import Progress
 from pipeline.report.progress_file import ProgressFile
-from pipeline.respond.responders import Pulse
 from pipeline.run import Run
 from pipeline.storage import Storage
 

@@ -18,9 +18,10 @@ from pipeline.config import JobConfig
 from pipeline.errors import InputError, RowError
 from pipeline.output.drafts import Drafts
 from pipeline.output.manifest import Manifest
+from pipeline.pulse import Pulse
 from pipeline.request.rows import Row, records
 from pipeline.request.schema import GenerationFields
-from pipeline.respond.responders import Pulse, Record, Responder
+from pipeline.respond.responders import Record, Responder
 from pipeline.shard.shard_reader import ShardReader, row_reader
 from pipeline.shard.shards import Chunk, ShardPlan
 from pipeline.tally import Tally

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.output.manifest import Manifest
-from pipeline.respond.responders import Pulse
+from pipeline.pulse import Pulse
 from pipeline.shard.shards import ShardPlan
 from pipeline.tally import Tally
 

@@ -26,8 +26,8 @@ from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
 from pipeline.output.records import draft_name
 from pipeline.output.verify import verify
+from pipeline.pulse import Pulse
 from pipeline.request.rows import Row
-from pipeline.respond.responders import Pulse
 from pipeline.run import Run
 from pipeline.shard.shards import Chunk, ShardPlan, list_shards, plan_shard
 from pipeline.storage import Storage

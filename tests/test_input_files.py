@@ -26,9 +26,9 @@ from pipeline.engine.sequence import Generation
 from pipeline.errors import InputError, RowError
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
+from pipeline.pulse import Pulse
 from pipeline.report.summary import Summary
 from pipeline.request.rows import Row
-from pipeline.respond.responders import Pulse
 from pipeline.shard.shard_reader import ShardReader
 from pipeline.shard.shards import Chunk, chunks, list_input, list_shards, plan_shard
 from pipeline.storage import Storage

@@ -30,10 +30,10 @@ from pipeline.output.records import recorded_job
 from pipeline.output.verify import verify
 from pipeline.plan.opened import manifest_of
 from pipeline.plan.try_out import TryOut
+from pipeline.pulse import Pulse
 from pipeline.report.status import status
 from pipeline.report.summary import Summary
 from pipeline.request.rows import Row
-from pipeline.respond.responders import Pulse
 from pipeline.shard.shards import list_shards, plan_shard
 from pipeline.storage import Storage
 from pipeline.worker import Identity, Worker

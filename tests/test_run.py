@@ -19,9 +19,9 @@ from pipeline.errors import RowError, TooManyFailures
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
 from pipeline.output.verify import verify
+from pipeline.pulse import Pulse
 from pipeline.request.rows import Row
 from pipeline.request.schema import parse_request
-from pipeline.respond.responders import Pulse
 from pipeline.run import JUDGED_ROWS, Run, Screen
 from pipeline.shard.footer import count
 from pipeline.shard.shards import ShardPlan, list_shards, plan_shard

@@ -16,8 +16,8 @@ from pipeline.engine.sequence import Generation
 from pipeline.errors import RowError, WorkerError
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
+from pipeline.pulse import Pulse
 from pipeline.request.rows import Row
-from pipeline.respond.responders import Pulse
 from pipeline.shard.shards import Chunk, ShardPlan, list_shards, plan_shard
 from pipeline.storage import Storage
 from pipeline.worker import Identity, Worker

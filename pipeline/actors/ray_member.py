@@ -13,7 +13,7 @@ from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTa
 from pipeline.actors.last_words import last_words_on
 from pipeline.actors.row_actor import Heartbeat, Stage
 from pipeline.assignment import Assignment
-from pipeline.respond.responders import Pulse
+from pipeline.pulse import Pulse
 from pipeline.shard.shards import ShardPlan
 
 PULSE_EVERY = 1.0

@@ -22,7 +22,7 @@ from pipeline.actors.ray_member import Ailment, Member, cause
 from pipeline.actors.row_actor import Heartbeat, RowActor, WorkerFactory
 from pipeline.assignment import Assignment
 from pipeline.errors import JobError, MachineError, WorkersExhausted
-from pipeline.respond.responders import Pulse
+from pipeline.pulse import Pulse
 from pipeline.shard.shards import ShardPlan
 from pipeline.tally import Tally
 

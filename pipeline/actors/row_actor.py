@@ -17,7 +17,7 @@ from pipeline.actors.cluster import Slot
 from pipeline.actors.last_words import keep_last_words
 from pipeline.assignment import Assignment
 from pipeline.errors import StorageError
-from pipeline.respond.responders import Pulse
+from pipeline.pulse import Pulse
 from pipeline.shard.shards import Chunk, ShardPlan
 from pipeline.tally import Tally
 

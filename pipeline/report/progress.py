@@ -14,7 +14,7 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.status import Status
 
-from pipeline.respond.responders import Pulse
+from pipeline.pulse import Pulse
 
 WINDOW = 15.0
 """Seconds that rates are taken over."""

@@ -14,9 +14,10 @@ from pipeline.answer.answers import Answers, Embeddings
 from pipeline.engine.embedder import Embedder, fit, shorten
 from pipeline.engine.model_thread import ModelThread
 from pipeline.errors import RowError
+from pipeline.pulse import Pulse
 from pipeline.request.rows import Row
 from pipeline.request.schema import EmbeddingRequest
-from pipeline.respond.responders import Pulse, Record, served
+from pipeline.respond.responders import Record, served
 from pipeline.text.prompts import embedding_inputs
 
 

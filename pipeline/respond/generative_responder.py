@@ -17,11 +17,12 @@ from pipeline.engine.runner import NewSequence, Runner
 from pipeline.engine.sequence import Outcome
 from pipeline.engine.sequence import Sequence as Generating
 from pipeline.errors import RowError
+from pipeline.pulse import Pulse
 from pipeline.request.fields import UNLIMITED
 from pipeline.request.rows import Row
 from pipeline.request.schema import ChatRequest, CompletionRequest, EmbeddingRequest
 from pipeline.respond.ask import Answer, Ask, echoes, key_of
-from pipeline.respond.responders import Pulse, Record, served
+from pipeline.respond.responders import Record, served
 from pipeline.respond.reuse import Claims, Elsewhere
 from pipeline.text.chat_format import ChatFormats
 from pipeline.text.pieces import Piece, Pieces

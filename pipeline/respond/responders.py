@@ -1,28 +1,16 @@
-"""What answers rows, and its life signs."""
+"""What answers rows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from pipeline.errors import RowError
+from pipeline.pulse import Pulse
 from pipeline.request.rows import Row
 from pipeline.request.schema import Request
 
 Record = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Pulse:
-    """A worker's life signs. Tokens and rows since its start; running and waiting rows now."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-    rows: int = 0
-    running: int = 0
-    waiting: int = 0
 
 
 class Responder(Protocol):

@@ -23,9 +23,9 @@ from pipeline.engine.sequence import Generation
 from pipeline.errors import WorkerError
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
+from pipeline.pulse import Pulse
 from pipeline.request.rows import Row
 from pipeline.request.schema import CompletionRequest
-from pipeline.respond.responders import Pulse
 from pipeline.storage import Storage
 from pipeline.worker import Identity, Worker
 from tests.faults.answer_log import AnswerLog

@@ -13,7 +13,7 @@ from pipeline.driver import Commit, _begin, _reopen
 from pipeline.errors import JobError, StorageError, WorkersExhausted
 from pipeline.output.manifest import Manifest
 from pipeline.output.records import PROGRESS, RESPONSES
-from pipeline.respond.responders import Pulse
+from pipeline.pulse import Pulse
 from pipeline.run import Run
 from pipeline.shard.footer import Footer
 from pipeline.shard.shards import Chunk

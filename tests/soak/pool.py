@@ -10,7 +10,7 @@ from itertools import count
 from pipeline.actors.pool import Done, Event, Lost
 from pipeline.assignment import Assignment
 from pipeline.errors import JobError, StorageError
-from pipeline.respond.responders import Pulse
+from pipeline.pulse import Pulse
 from pipeline.shard.shards import Chunk, ShardPlan
 from pipeline.tally import Tally
 from pipeline.worker import Worker

@@ -8,9 +8,9 @@ from typing import Any, Literal
 from pipeline.answer.answers import Answers
 from pipeline.engine.sequence import Generation
 from pipeline.errors import RowError
+from pipeline.pulse import Pulse
 from pipeline.request.rows import Row
 from pipeline.request.schema import CompletionRequest
-from pipeline.respond.responders import Pulse
 from tests.faults.arithmetic import Sum
 from tests.soak.case import Fate
 from tests.soak.scene import Scene

@@ -1,0 +1,17 @@
+"""A worker's life signs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """Tokens and rows since the worker's start; running and waiting rows now."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    rows: int = 0
+    running: int = 0
+    waiting: int = 0
