@@ -26,11 +26,13 @@ from pipeline.config import JobConfig
 from pipeline.driver import run_job
 from pipeline.engine.engine import Engine
 from pipeline.engine.fake import FakeModel
+from pipeline.engine.priority import Deadlines
 from pipeline.engine.runner import Runner
 from pipeline.model.models import LocalModel
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
 from pipeline.respond.generative_responder import GenerativeResponder
+from pipeline.respond.generative_service import GenerativeService
 from pipeline.storage import Storage
 from pipeline.worker import Identity, Worker
 
@@ -48,12 +50,10 @@ class FakeWorkers:
         identity = Identity("fake", self.fingerprint.digest)
         model = FakeModel(cells=8192, context=128, max_sequences=69, batch_size=2048)
         responder = GenerativeResponder(
-            Runner(Engine(model, slots=64)),
-            model.vocabulary,
+            GenerativeService(
+                Runner(Engine(model, slots=64)), model.vocabulary, context=128, deadlines=Deadlines(60)
+            ),
             Answers("fake", self.fingerprint.digest, pa.schema([])),
-            names=frozenset({"local"}),
-            context=128,
-            seconds=60,
         )
         manifest = Manifest(Storage.at(self.job.output.path), self.fingerprint)
         return Worker(self.job, identity, manifest, responder)

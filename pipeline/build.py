@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -20,6 +21,7 @@ from pipeline.engine.llama_devices import sees_gpu, visible_gpus
 from pipeline.engine.llama_embedding import SHORT_TOKENS, LlamaEmbeddingModel, is_embedding_model
 from pipeline.engine.llama_kernels import cpu_features
 from pipeline.engine.model_thread import ModelThread
+from pipeline.engine.priority import Deadlines
 from pipeline.engine.runner import Runner
 from pipeline.engine.settings import EngineSettings, fit, gpu_cache_memory, gpu_layers
 from pipeline.errors import ConfigError
@@ -31,21 +33,39 @@ from pipeline.model.repack import repacked
 from pipeline.model.requantiser import Requantiser
 from pipeline.native.cure import with_cuda
 from pipeline.native.in_use import kernels_of
+from pipeline.native.kernels import Kernels, system_fingerprint
 from pipeline.native.proof import proven
 from pipeline.native.trial import Trial
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
-from pipeline.respond.ask import Answer
+from pipeline.respond.about import About
+from pipeline.respond.ask import Generations
 from pipeline.respond.embedding_responder import EmbeddingResponder
+from pipeline.respond.embedding_service import EmbeddingService
 from pipeline.respond.generative_responder import GenerativeResponder
+from pipeline.respond.generative_service import GenerativeService
 from pipeline.respond.responders import Responder
 from pipeline.respond.reuse import Elsewhere
+from pipeline.respond.service import Service
 from pipeline.storage import Storage
 from pipeline.text.chat_format import ChatFormats
 from pipeline.worker import Identity, Worker
 
-Board = Callable[[str], Elsewhere[Answer]]
+Built = TypeVar("Built")
+Board = Callable[[str], Elsewhere[Generations]]
 """The answers that the job's other workers with kernels of this id have given."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A model in memory. repack: the record of its copy for CPUs, where it is one. notes: what people should
+    know of it."""
+
+    file: LlamaFile
+    model_id: str
+    kernels: Kernels
+    repack: Mapping[str, Any] | None
+    notes: tuple[str, ...]
 
 
 def build_worker(
@@ -61,20 +81,45 @@ def build_worker(
     threads: CPUs that the worker may keep busy. gpus: how many it was given, or its share of one.
     board: where the job's workers share their answers. Raises ModelError, ConfigError, MachineError.
     """
+    manifest = Manifest(Storage.at(job.output.path), fingerprint)
+    parsed = Expected.from_json(fingerprint.parsed) if fingerprint.parsed else None
+
+    def worker(loaded: _Loaded, service: GenerativeService | EmbeddingService) -> Worker:
+        if loaded.repack is not None:
+            manifest.note_repack(loaded.repack)
+        manifest.note_kernels(loaded.kernels)
+        identity = Identity(loaded.model_id, fingerprint.digest, loaded.kernels.id, parsed)
+        elsewhere = board(loaded.kernels.id) if board else None
+        responder = _responder(job, service, identity, elsewhere)
+        return Worker(job, identity, manifest, responder, loaded.notes)
+
+    return _built(job, fingerprint.digest, worker, threads=threads, gpus=gpus)
+
+
+def build_service(job: JobConfig, digest: str, *, threads: int, gpus: float) -> Service:
+    """A service on this node, as `build_worker`. Of the job it takes the model, the engine and the deadlines.
+
+    digest: tells this service's answers from those of others, in ids and in system_fingerprint.
+    """
+    return _built(job, digest, lambda _, service: service, threads=threads, gpus=gpus)
+
+
+def _built(
+    job: JobConfig,
+    digest: str,
+    use: Callable[[_Loaded, GenerativeService | EmbeddingService], Built],
+    *,
+    threads: int,
+    gpus: float,
+) -> Built:
+    """What `use` makes of the model, once it is loaded and served."""
     _check_gpu(job.engine, gpus)
     model = fetch_model(job.model)
-    manifest = Manifest(Storage.at(job.output.path), fingerprint)
     thread = ModelThread()
 
-    def load() -> Worker:
-        file, notes = _load(job, model, manifest, threads=threads, gpus=gpus)
-        kernels = kernels_of(file)
-        manifest.note_kernels(kernels)
-        parsed = Expected.from_json(fingerprint.parsed) if fingerprint.parsed else None
-        identity = Identity(model_id(job, model.path), fingerprint.digest, kernels.id, parsed)
-        elsewhere = board(kernels.id) if board else None
-        responder = _responder(job, file, identity, thread, threads=threads, gpus=gpus, elsewhere=elsewhere)
-        return Worker(job, identity, manifest, responder, notes)
+    def load() -> Built:
+        loaded = _load(job, model, threads=threads, gpus=gpus)
+        return use(loaded, _service(job, loaded, digest, thread, threads=threads, gpus=gpus))
 
     try:
         return thread.call(load)
@@ -83,19 +128,19 @@ def build_worker(
         raise
 
 
-def _load(
-    job: JobConfig, model: LocalModel, manifest: Manifest, *, threads: int, gpus: float
-) -> tuple[LlamaFile, tuple[str, ...]]:
-    """The model, or its copy for CPUs, in memory; and what its trial found that people should know."""
+def _load(job: JobConfig, model: LocalModel, *, threads: int, gpus: float) -> _Loaded:
+    """The model, or its copy for CPUs, in memory; and what its trial found."""
     trial = Trial(model.path, job.engine, threads, gpus > 0, gpu_layers(job.engine, on_gpu=gpus > 0))
     proof = proven(trial, default_cache())
+    repack = None
     if job.model.cpu_repack and not gpus:
         fast = fast_types(cpu_features(), extra_buffers=proof.extra_buffers)
         copy = repacked(model, Requantiser(threads, extra_buffers=proof.extra_buffers), fast)
-        manifest.note_repack(copy.record)
+        repack = copy.record
         trial = replace(trial, path=copy.path)
         proof = proven(trial, default_cache())
-    return LlamaFile(trial.path, trial.gpu_layers, extra_buffers=proof.extra_buffers), proof.notes
+    file = LlamaFile(trial.path, trial.gpu_layers, extra_buffers=proof.extra_buffers)
+    return _Loaded(file, model_id(job, model.path), kernels_of(file), repack, proof.notes)
 
 
 def model_id(job: JobConfig, path: Path) -> str:
@@ -105,75 +150,67 @@ def model_id(job: JobConfig, path: Path) -> str:
 
 def _responder(
     job: JobConfig,
-    file: LlamaFile,
+    service: GenerativeService | EmbeddingService,
     identity: Identity,
-    thread: ModelThread,
-    *,
-    threads: int,
-    gpus: float,
-    elsewhere: Elsewhere[Answer] | None,
+    elsewhere: Elsewhere[Generations] | None,
 ) -> Responder:
-    names = frozenset({"local", identity.model_id})
+    nothing = pa.schema([])
+    named = identity.model_id, identity.fingerprint, nothing
+    if isinstance(service, EmbeddingService):
+        return EmbeddingResponder(service, Answers(*named, "embed", kernels=identity.kernels))
+    answers = Answers(
+        *named,
+        vocabulary=service.vocabulary,
+        formats=service.formats,
+        kernels=identity.kernels,
+        parsed=identity.parsed,
+    )
+    return GenerativeResponder(service, answers, reuse=job.engine.reuse_answers, elsewhere=elsewhere)
+
+
+def _service(
+    job: JobConfig, loaded: _Loaded, digest: str, thread: ModelThread, *, threads: int, gpus: float
+) -> GenerativeService | EmbeddingService:
+    file = loaded.file
+    about = About(loaded.model_id, digest, system_fingerprint(digest, loaded.kernels.id))
     if is_embedding_model(file.traits):
         model = LlamaEmbeddingModel(file, job.engine, threads=threads, on_gpu=gpus > 0)
-        answers = Answers(
-            identity.model_id, identity.fingerprint, pa.schema([]), "embed", kernels=identity.kernels
-        )
-        reuse = job.engine.reuse_answers
         short = SHORT_TOKENS if job.engine.batch == "auto" and not gpus else None
-        embedder = Embedder(model, short)
-        return EmbeddingResponder(
-            embedder, answers, names=names, truncate=job.request.truncate, reuse=reuse, thread=thread
+        return EmbeddingService(
+            Embedder(model, short),
+            about,
+            truncate=job.request.truncate,
+            reuse=job.engine.reuse_answers,
+            thread=thread,
         )
     memory = _cache_memory(job.engine, file, threads, gpus)
     settings = fit(job.engine, file.traits, threads=threads, on_gpu=gpus > 0, memory=memory)
-    return _generative(job, file, settings, identity, names, thread, elsewhere)
+    return _generative(job, loaded, settings, about, thread)
 
 
 def _generative(
-    job: JobConfig,
-    file: LlamaFile,
-    settings: EngineSettings,
-    identity: Identity,
-    names: frozenset[str],
-    thread: ModelThread,
-    elsewhere: Elsewhere[Answer] | None,
-) -> GenerativeResponder:
-    model = LlamaGenerativeModel(file, settings)
+    job: JobConfig, loaded: _Loaded, settings: EngineSettings, about: About, thread: ModelThread
+) -> GenerativeService:
+    traits = loaded.file.traits
+    model = LlamaGenerativeModel(loaded.file, settings)
     engine = Engine(
         model,
         slots=settings.slots,
         step_tokens=settings.ubatch,
         samplers=settings.threads,
         reproducible=settings.split,
-        attention=AttentionCost.of(
-            file.traits.query_values, file.traits.parameters, kernels_of(file).buffers
-        ),
+        attention=AttentionCost.of(traits.query_values, traits.parameters, loaded.kernels.buffers),
         share_prefixes=job.engine.share_prefixes,
         skip_forced=job.engine.skip_forced,
     )
-    vocabulary = model.vocabulary
-    formats = ChatFormats.of_model(vocabulary, read_chat_template(job.model))
-    answers = Answers(
-        identity.model_id,
-        identity.fingerprint,
-        pa.schema([]),
-        vocabulary=vocabulary,
-        formats=formats,
-        kernels=identity.kernels,
-        parsed=identity.parsed,
-    )
-    return GenerativeResponder(
+    return GenerativeService(
         Runner(engine, thread),
-        vocabulary,
-        answers,
-        names=names,
+        model.vocabulary,
+        about,
         context=settings.context,
-        limit=file.traits.context,
-        seconds=job.retry.row_deadline,
-        formats=formats,
-        reuse=job.engine.reuse_answers,
-        elsewhere=elsewhere,
+        limit=traits.context,
+        deadlines=Deadlines(job.retry.row_deadline, job.retry.row_deadline),
+        formats=ChatFormats.of_model(model.vocabulary, read_chat_template(job.model)),
     )
 
 

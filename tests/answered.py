@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline.answer.answer import Embedded, Usage
 from pipeline.answer.answer_columns import Kind
-from pipeline.answer.answers import Answers, Embeddings
+from pipeline.answer.answers import Answers
 from pipeline.answer.parsed import Expected
 from pipeline.config import JobConfig
 from pipeline.engine.deciding import Decision
@@ -81,7 +82,7 @@ class Answered:
             return self.answers.error(name, answer, 3)
         if isinstance(answer, np.ndarray):
             request = parse_request("/v1/embeddings", {"input": "?"})
-            return self.answers.embedding(Row(name, request), Embeddings(np.float32([answer]), 3), 1)
+            return self.answers.embedding(Row(name, request), Embedded(np.float32([answer]), Usage(3)), 1)
         if isinstance(answer, str):
             answer = {"text": answer}
         fields = {key: value for key, value in answer.items() if key in Generation.__dataclass_fields__}

@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 from hypothesis import strategies as st
 
+from pipeline.answer.answer import Embedded, Usage
 from pipeline.answer.answer_columns import Kind
-from pipeline.answer.answers import Answers, Embeddings
+from pipeline.answer.answers import Answers
 from pipeline.answer.parsed import Expected
 from pipeline.config import JobConfig
 from pipeline.errors import RowError
@@ -86,7 +87,7 @@ class Job:
             return self.answers.error(name, RowError(what, "it says why", "messages"), 1)
         if kind == "embedding":
             request = parse_request("/v1/embeddings", {"input": ["?"] * len(what)})
-            return self.answers.embedding(Row(name, request), Embeddings(np.float32(what), 3), 1)
+            return self.answers.embedding(Row(name, request), Embedded(np.float32(what), Usage(3)), 1)
         if kind == "chat":
             return self.answers.chat(Row(name, CHAT), what, 1)
         return self.answers.completion(Row(name, COMPLETION), what, 1)

@@ -11,9 +11,9 @@ import ray
 
 from pipeline.actors.answer_board import SharedAnswers
 from pipeline.engine.sequence import Generation
-from pipeline.respond.ask import Answer
+from pipeline.respond.ask import Generations
 
-ANSWER = Answer((Generation("yes", (1,), "stop", 3, 0),))
+ANSWER = Generations((Generation("yes", (1,), "stop", 3, 0),))
 
 
 class Asker(SharedAnswers):

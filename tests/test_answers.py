@@ -15,8 +15,9 @@ from openai.types import Completion, CompletionUsage, CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion
 from openai.types.shared import ErrorObject
 
+from pipeline.answer.answer import Embedded, Usage
 from pipeline.answer.answer_columns import response_schema
-from pipeline.answer.answers import Answers, Embeddings, tally
+from pipeline.answer.answers import Answers, tally
 from pipeline.answer.openai_body import to_openai
 from pipeline.engine.sequence import Generation
 from pipeline.errors import ConfigError, RowError
@@ -25,8 +26,8 @@ from pipeline.request.schema import parse_request
 from tests.generated import CHAT, COMPLETION, NOTHING, embed, generate, generations, said, through_parquet
 
 
-def vectors(count: int) -> Embeddings:
-    return Embeddings(np.eye(count, 4, dtype=np.float32) / 3, prompt_tokens=7)
+def vectors(count: int) -> Embedded:
+    return Embedded(np.eye(count, 4, dtype=np.float32) / 3, Usage(7))
 
 
 @given(st.lists(generations(), min_size=1, max_size=3))

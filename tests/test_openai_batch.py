@@ -15,11 +15,14 @@ from pipeline.answer.answers import Answers
 from pipeline.config import JobConfig
 from pipeline.engine.engine import Engine
 from pipeline.engine.fake import FakeModel
+from pipeline.engine.priority import Deadlines
 from pipeline.engine.runner import Runner
 from pipeline.output.export import export
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
+from pipeline.respond.about import About
 from pipeline.respond.generative_responder import GenerativeResponder
+from pipeline.respond.generative_service import GenerativeService
 from pipeline.shard.shards import list_shards, plan_shard
 from pipeline.storage import Storage
 from pipeline.text.chat_format import ChatFormats
@@ -62,13 +65,15 @@ def responder(identity: Identity) -> GenerativeResponder:
         MODEL, identity.fingerprint, pa.schema([]), vocabulary=vocabulary, formats=ChatFormats(TEMPLATE)
     )
     return GenerativeResponder(
-        Runner(Engine(model, slots=8)),
-        vocabulary,
+        GenerativeService(
+            Runner(Engine(model, slots=8)),
+            vocabulary,
+            About(MODEL),
+            context=4096,
+            deadlines=Deadlines(60),
+            formats=ChatFormats(TEMPLATE),
+        ),
         answers,
-        names=frozenset({"local", MODEL}),
-        context=4096,
-        seconds=60,
-        formats=ChatFormats(TEMPLATE),
     )
 
 

@@ -14,12 +14,14 @@ from pipeline.answer.logprobs import LogprobWriter
 from pipeline.engine.engine import Engine
 from pipeline.engine.fake import IM_END, IM_START, FakeModel, FakeVocabulary
 from pipeline.engine.logprobs import TokenLogprob
+from pipeline.engine.priority import Deadlines
 from pipeline.engine.runner import Runner
 from pipeline.engine.sequence import Generation
 from pipeline.engine.text import TextStream
 from pipeline.request.rows import Row
 from pipeline.request.schema import parse_request
 from pipeline.respond.generative_responder import GenerativeResponder
+from pipeline.respond.generative_service import GenerativeService
 from pipeline.text.chat_format import ChatFormat, ChatFormats
 from pipeline.text.pieces import Pieces
 
@@ -62,13 +64,14 @@ def test_a_call_that_a_control_token_marks_is_read_as_one() -> None:
     formats = ChatFormats(TEMPLATE)
     answers = Answers("m", "0", pa.schema([]), vocabulary=model.vocabulary, formats=formats)
     responder = GenerativeResponder(
-        Runner(Engine(model, slots=2)),
-        model.vocabulary,
+        GenerativeService(
+            Runner(Engine(model, slots=2)),
+            model.vocabulary,
+            context=1024,
+            deadlines=Deadlines(60),
+            formats=formats,
+        ),
         answers,
-        names=frozenset({"local"}),
-        context=1024,
-        seconds=60,
-        formats=formats,
     )
     body = {
         "messages": [{"role": "user", "content": "What time?"}],

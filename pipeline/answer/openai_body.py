@@ -5,10 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pipeline.answer.answer import Answer
+from pipeline.answer.columns import columns_of
+from pipeline.request.schema import Request
+
 Record = dict[str, Any]
 
 _UNKNOWN = -9999.0
 _HEAD = ("id", "object", "created", "model", "system_fingerprint")
+
+
+def body_of(
+    request: Request, answer: Answer, *, id: str, created: int, model: str, fingerprint: str
+) -> Record:
+    """The body of an answer, as `to_openai` gives it. created: seconds since 1970. fingerprint: OpenAI's
+    system_fingerprint."""
+    head = {"id": id, "created": created, "model": model, "system_fingerprint": fingerprint}
+    return to_openai(head | columns_of(request, answer))
 
 
 def to_openai(record: Mapping[str, Any]) -> Record:

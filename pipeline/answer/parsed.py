@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from pipeline.answer.answer import Choice
 from pipeline.answer.arrow_types import ArrowType, UnfitError, arrow_type, one_of
 from pipeline.request.schema import ChatRequest, EmbeddingRequest, GenerationFields, Request
-from pipeline.text.reply import Reply
 
 Form = Literal["json", "choice", "call"]
 
@@ -54,20 +54,19 @@ class Expected:
     def column_type(self) -> pa.DataType:
         return pa.list_(self.answer_type.type) if self.several else self.answer_type.type
 
-    def parse(self, request: Request, replies: Sequence[Reply], complete: Sequence[bool]) -> Any:
-        """A row's value in the column. complete: of each choice, whether it ended by itself.
+    def parse(self, request: Request, choices: Sequence[Choice]) -> Any:
+        """A row's value in the column.
 
-        Null where the row asks for something else, an answer is not complete, or the type can't hold it.
+        Null where the row asks for something else, an answer was cut off (a number or a word may look like
+        a whole one), or the type can't hold it.
         """
         if Expected.of(request) != self:
             return None
-        values = [
-            self._value(reply) if whole else None for reply, whole in zip(replies, complete, strict=True)
-        ]
+        values = [None if choice.finish_reason == "length" else self._value(choice) for choice in choices]
         return values if self.several else values[0]
 
-    def _value(self, reply: Reply) -> Any:
-        text = _text(self.form, reply)
+    def _value(self, choice: Choice) -> Any:
+        text = _text(self.form, choice)
         if text is None:
             return None
         try:
@@ -96,10 +95,10 @@ def _function(request: ChatRequest) -> tuple[Form, Any] | None:
     return "call", {"type": "object"} | (tools[0].function.parameters or {})
 
 
-def _text(form: Form, reply: Reply) -> str | None:
+def _text(form: Form, choice: Choice) -> str | None:
     if form == "call":
-        return reply.calls[0].arguments if reply.calls else None
-    return reply.content
+        return choice.calls[0].arguments if choice.calls else None
+    return choice.content
 
 
 def _refuse(constant: str) -> Any:

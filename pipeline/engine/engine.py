@@ -39,7 +39,8 @@ class Counters:
 
 
 class Engine:
-    """Runs sequences on one model. `prepare` and `submit` may be called from any thread, `step` from one."""
+    """Runs sequences on one model. `prepare`, `submit` and `cancel` may be called from any thread, `step`
+    from one."""
 
     def __init__(
         self,
@@ -67,6 +68,7 @@ class Engine:
         words = range(model.vocabulary.size)
         self._control = np.fromiter(map(model.vocabulary.is_control, words), bool)
         self._inbox: deque[Sequence] = deque()
+        self._unwanted: deque[Sequence] = deque()
         limits = Limits(
             slots=slots,
             sequences=model.max_sequences,
@@ -110,10 +112,16 @@ class Engine:
         """Queues prepared rows, in order."""
         self._inbox.extend(rows)
 
+    def cancel(self, rows: Items[Sequence]) -> None:
+        """Submitted rows that nobody wants any more leave at the head of the next step, wherever they stand.
+        Their `on_finish` is not called. From any thread."""
+        self._unwanted.extend(row for row in rows if row.state is not State.FINISHED)
+
     def step(self) -> None:
         """Admit, decode, sample; finished rows are told by their `on_finish`. Raises WorkerError."""
         began = time.perf_counter()
         self._take_inbox()
+        self._withdraw()
         self._expire()
         self._settle_cells()
         self._scheduler.admit()
@@ -132,6 +140,12 @@ class Engine:
             self.counters.completion_tokens += len(row.tokens)
             if row.ended:
                 self._finish(row, row.ended)
+
+    def _withdraw(self) -> None:
+        while self._unwanted:
+            row = self._unwanted.popleft()
+            if row.state is not State.FINISHED:
+                self._scheduler.finish(row)
 
     def _begin(self, row: Sequence) -> None:
         row.begin(skip_forced=self._skip_forced, limit=self._model.context)
@@ -275,8 +289,8 @@ class Engine:
     def _expire(self) -> None:
         now = self._clock()
         for row in list(self._scheduler.running):
-            if row.started is not None and now - row.started > row.seconds:
-                late = f"no answer within {row.seconds:g} s, {len(row.tokens)} tokens so far"
+            if row.started is not None and now - row.started > row.deadlines.running:
+                late = f"no answer within {row.deadlines.running:g} s, {len(row.tokens)} tokens so far"
                 self._leave(row, RowError("deadline_exceeded", f"{late}; see retry.row_deadline"))
 
     def _leave(self, row: Sequence, outcome: Outcome) -> None:

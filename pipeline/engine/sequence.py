@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pipeline.engine.deciding import Deciding, Decision
 from pipeline.engine.guide import Guide
 from pipeline.engine.logprobs import TokenLogprob, token_logprob
+from pipeline.engine.priority import Deadlines, Priority
 from pipeline.engine.sampling import Sampler
 from pipeline.engine.text import TextStream
 from pipeline.errors import RowError
@@ -76,8 +77,8 @@ class Sequence:
     healed: tokens that the prompt lacks at its end, because the answer's first token holds their text.
     lead: a row submitted before; where both begin alike, this one takes over its beginning and the logits
     after it.
-    seconds: how long the row may hold a slot before it becomes `deadline_exceeded`.
-    on_finish: called once, on the engine's thread, with what became of it.
+    priority: who comes first. deadlines: after which the row becomes `deadline_exceeded`.
+    on_finish: called once, on the engine's thread, with what became of it; not for a row that is cancelled.
     """
 
     prompt: list[int]
@@ -91,7 +92,8 @@ class Sequence:
     every_label: bool = False
     healed: int = 0
     lead: Sequence | None = None
-    seconds: float = float("inf")
+    priority: Priority = Priority.BATCH
+    deadlines: Deadlines = Deadlines()  # noqa: RUF009, it is frozen
 
     state: State = State.WAITING
     slot: int = -1

@@ -1,4 +1,4 @@
-"""What one row asks of the engine: a sequence for each choice."""
+"""What one request asks of the engine: a sequence for each choice."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from hashlib import blake2b
 from pipeline.constraint.label_guide import LabelGuide
 from pipeline.engine.label_draw import LabelParams
 from pipeline.engine.model import Vocabulary
-from pipeline.engine.runner import NewSequence
+from pipeline.engine.priority import Deadlines, Priority
 from pipeline.engine.sampling import SamplingParams, new_sampler
 from pipeline.engine.sequence import Generation, Outcome
 from pipeline.engine.sequence import Sequence as Generating
+from pipeline.engine.submission import NewSequence
 from pipeline.engine.text import TextStream
 from pipeline.errors import RowError
 from pipeline.request.schema import CompletionRequest, GenerationFields
@@ -27,8 +28,8 @@ _LABEL_CUTS = ("top_k", "top_p", "min_p")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A row's choices."""
+class Generations:
+    """What the engine made of a request: its choices."""
 
     choices: tuple[Generation, ...]
 
@@ -42,8 +43,8 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """name: the row's. tokens: its prompt. piece: the bytes of an answer's token. guide: at the beginning of
-    its answer."""
+    """name: the request's own. tokens: its prompt. piece: the bytes of an answer's token. guide: at the
+    beginning of its answer."""
 
     name: str
     request: GenerationFields
@@ -56,8 +57,10 @@ class Ask:
         """How many have to be computed: where nothing is drawn, all are the same."""
         return self.request.n if _draws(self.request) else 1
 
-    def sequences(self, vocabulary: Vocabulary, seconds: float) -> list[NewSequence]:
-        """One for each choice; their outcomes go to `answer`, in order. seconds: the row's deadline."""
+    def sequences(
+        self, vocabulary: Vocabulary, deadlines: Deadlines, priority: Priority = Priority.BATCH
+    ) -> list[NewSequence]:
+        """One for each choice; their outcomes go to `generations`, in order."""
         request, lead = self.request, list[Generating]()
         healed, skipped = (self.guide.healed, self.guide.skipped) if self.guide else (0, 0)
         stream = TextStream(self.piece, tuple(request.stop), skipped)
@@ -77,18 +80,20 @@ class Ask:
                 every_label=request.label_logprobs and not number,
                 healed=healed,
                 lead=lead[0] if lead else None,
-                seconds=seconds,
+                deadlines=deadlines,
+                priority=priority,
             )
             lead.append(row)
             return row
 
         return [partial(new, number) for number in range(self.choices)]
 
-    def answer(self, outcomes: Sequence[Outcome]) -> Answer | RowError:
+    def generations(self, outcomes: Sequence[Outcome]) -> Generations:
+        """Raises RowError where any of them is one."""
         if error := next((outcome for outcome in outcomes if isinstance(outcome, RowError)), None):
-            return error
-        generations = [outcome for outcome in outcomes if isinstance(outcome, Generation)]
-        return Answer(tuple(generations * (self.request.n // self.choices)))
+            raise error
+        found = [outcome for outcome in outcomes if isinstance(outcome, Generation)]
+        return Generations(tuple(found * (self.request.n // self.choices)))
 
     def _seed(self, number: int) -> int:
         """A row without a seed gets one from its name, so that a retry gives the same text."""

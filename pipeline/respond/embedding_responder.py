@@ -1,105 +1,48 @@
-"""Embedding requests become vectors, the inputs of many rows packed into each call."""
+"""The embedding requests of a job's chunks become records."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pipeline.answer.answers import Answers, Embeddings
-from pipeline.engine.embedder import Embedder, fit, shorten
-from pipeline.engine.model_thread import ModelThread
+from pipeline.answer.answer import Embedded
+from pipeline.answer.answers import Answers
 from pipeline.errors import RowError
 from pipeline.pulse import Pulse
 from pipeline.request.rows import Row
-from pipeline.request.schema import EmbeddingRequest
-from pipeline.respond.responders import Record, served
-from pipeline.text.prompts import embedding_inputs
+from pipeline.respond.embedding_service import EmbeddingService, Texts
+from pipeline.respond.responders import Record
 
 
 class EmbeddingResponder:
-    """Embeddings, the inputs of many rows packed into each call."""
+    """The inputs of all rows of a chunk are packed into calls together."""
 
     kind: Literal["generate", "embed"] = "embed"
 
-    def __init__(
-        self,
-        embedder: Embedder,
-        answers: Answers,
-        *,
-        names: frozenset[str],
-        truncate: bool,
-        reuse: bool = True,
-        thread: ModelThread | None = None,
-    ) -> None:
-        """truncate: cut over-long inputs instead of refusing them. reuse: of equal inputs, embed one.
-        thread: where the embedder's model was loaded; a new one for models that don't care."""
-        self._embedder = embedder
+    def __init__(self, service: EmbeddingService, answers: Answers) -> None:
+        self._service = service
         self._answers = answers
-        self._names = names
-        self._truncate = truncate
-        self._reuse = reuse
-        self._thread = thread or ModelThread()
-        self._pulse = Pulse()
 
     def respond(self, rows: Sequence[Row], attempts: int) -> list[Record]:
         prepared = [self._prepare(row) for row in rows]
-        inputs = [tokens for work in prepared if not isinstance(work, RowError) for tokens in work]
-        vectors = self._thread.call(partial(self._embed, inputs, len(rows)))
-        records, at = [], 0
-        for row, work in zip(rows, prepared, strict=True):
-            if isinstance(work, RowError):
-                records.append(self._answers.error(row.custom_id, work, attempts))
-                continue
-            assert isinstance(row.request, EmbeddingRequest)
-            mine, at = shorten(vectors[at : at + len(work)], row.request.dimensions), at + len(work)
-            embeddings = Embeddings(mine, sum(map(len, work)))
-            records.append(self._answers.embedding(row, embeddings, attempts))
-        return records
+        self._service.begin([texts for texts in prepared if isinstance(texts, Texts)])
+        return [self._record(row, texts, attempts) for row, texts in zip(rows, prepared, strict=True)]
 
     def pulse(self) -> Pulse:
-        return self._pulse
+        return self._service.pulse()
 
     def close(self) -> None:
-        self._thread.close()
+        self._service.close()
 
-    def _prepare(self, row: Row) -> list[list[int]] | RowError:
-        model = self._embedder.model
+    def _prepare(self, row: Row) -> Texts | RowError:
         try:
-            request = served(row.request, self._names)
-            if not isinstance(request, EmbeddingRequest):
-                raise RowError(
-                    "invalid_request",
-                    "the model gives embeddings only: use a generative model for this endpoint",
-                )
-            if request.dimensions and request.dimensions > model.dimensions:
-                raise RowError(
-                    "invalid_request",
-                    f"dimensions must be from 1 to {model.dimensions}, the model's vector length",
-                    "dimensions",
-                )
-            inputs = embedding_inputs(model.vocabulary, request, None if self._truncate else model.context)
-            return [
-                fit(tokens, model.context, self._truncate, model.vocabulary, name)
-                for name, tokens in zip(request.names, inputs, strict=True)
-            ]
+            return self._service.prepare(row.request)
         except RowError as error:
             return error
 
-    def _embed(self, inputs: list[list[int]], rows: int) -> NDArray[np.float32]:
-        before = self._pulse
-        self._pulse = replace(before, running=rows)
-        vectors = self._embed_once(inputs) if self._reuse else self._embedder.embed(inputs)
-        tokens = before.prompt_tokens + sum(map(len, inputs))
-        self._pulse = Pulse(prompt_tokens=tokens, rows=before.rows + rows)
-        return vectors
-
-    def _embed_once(self, inputs: list[list[int]]) -> NDArray[np.float32]:
-        places: dict[tuple[int, ...], int] = {}
-        order = [places.setdefault(tuple(tokens), len(places)) for tokens in inputs]
-        vectors: NDArray[np.float32] = self._embedder.embed(list(places))[order]
-        return vectors
+    def _record(self, row: Row, texts: Texts | RowError, attempts: int) -> Record:
+        if isinstance(texts, RowError):
+            return self._answers.error(row.custom_id, texts, attempts)
+        answer = texts.result.result()
+        assert isinstance(answer, Embedded)
+        return self._answers.embedding(row, answer, attempts)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pipeline.engine.engine import Engine
 from pipeline.engine.fake import FakeModel, FakeVocabulary, next_logits
 from pipeline.engine.model import Batch, NoRoom
+from pipeline.engine.priority import Deadlines
 from pipeline.engine.sampling import SamplingParams, new_sampler
 from pipeline.engine.sequence import Generation, Outcome, Sequence
 from pipeline.engine.text import TextStream
@@ -59,7 +60,7 @@ def alone(ask: Ask, context: int = 256) -> tuple[str, str, int]:
     return stream.finish(), "length", count
 
 
-def submit(engine: Engine, ask: Ask, outcomes: dict[int, Outcome], at: int, seconds: float = 1e9) -> None:
+def submit(engine: Engine, ask: Ask, outcomes: dict[int, Outcome], at: int, seconds: float = 1e9) -> Sequence:
     def finish(outcome: Outcome) -> None:
         assert at not in outcomes, "a row left twice"
         outcomes[at] = outcome
@@ -67,8 +68,9 @@ def submit(engine: Engine, ask: Ask, outcomes: dict[int, Outcome], at: int, seco
     stream = TextStream(VOCABULARY.piece, ask.stops)
     prompt = list(ask.beginning + ask.text)
     sampler = partial(new_sampler, ask.params, prompt, VOCABULARY)
-    row = Sequence(prompt, ask.max_tokens, sampler, stream, finish, seconds=seconds)
+    row = Sequence(prompt, ask.max_tokens, sampler, stream, finish, deadlines=Deadlines(seconds))
     engine.submit([engine.prepare(row)])
+    return row
 
 
 def run(model: FakeModel, slots: int, rows: list[Ask]) -> dict[int, Outcome]:
@@ -149,6 +151,30 @@ def test_usage_but_for_the_cached_tokens_is_the_same_for_every_schedule(rows, se
     first = usage(1, order)
     seed.shuffle(order)
     assert usage(5, order) == first
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    rows=st.lists(asks, min_size=1, max_size=12),
+    slots=st.integers(1, 5),
+    split=st.booleans(),
+    unwanted=st.dictionaries(st.integers(0, 11), st.integers(0, 25)),
+)
+def test_cancelled_rows_leave_within_a_step_and_the_others_keep_their_text(rows, slots, split, unwanted):
+    model = FakeModel(cells=900, split=split, max_sequences=slots + 5)
+    engine, outcomes = Engine(model, slots=slots, step_tokens=64 if split else 32, reproducible=split), {}
+    made = [submit(engine, ask, outcomes, at) for at, ask in enumerate(rows)]
+    step, gone = 0, set()
+    while engine.busy:
+        now = [at for at, when in unwanted.items() if when == step and at < len(rows)]
+        gone.update(at for at in now if at not in outcomes)
+        engine.cancel([made[at] for at in now])
+        engine.step()
+        assert not any(made[at] in engine._scheduler.running for at in gone)
+        step += 1
+    assert sorted(outcomes) == sorted(set(range(len(rows))) - gone)
+    assert {at: summary(found) for at, found in outcomes.items()} == {at: alone(rows[at]) for at in outcomes}
+    assert model.used <= engine._scheduler._cells.total
 
 
 def test_a_shared_beginning_is_decoded_once():

@@ -1,0 +1,20 @@
+"""What answers say of the model that gave them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """model: its id. digest: of the job or the service; it makes the ids of calls. fingerprint: OpenAI's
+    system_fingerprint."""
+
+    model: str = ""
+    digest: str = ""
+    fingerprint: str = ""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """By which requests may call the model."""
+        return frozenset(filter(None, ("local", self.model)))
