@@ -61,11 +61,13 @@ class OutputConfig(_Section):
 
     keep: input columns to carry along: a list, or a mapping to the names that they have in the output.
     parsed: whether answers are also a typed column, by the schema that all rows share; "auto" where they do.
+    embedding: how vectors are stored; the smaller forms lose some of their numbers (`vector_forms.py`).
     """
 
     path: str = Field(min_length=1)
     keep: Annotated[tuple[Column, ...] | dict[Column, Column], AfterValidator(_once)] = ()
     parsed: bool | Auto = "auto"
+    embedding: Literal["float32", "float16", "int8", "binary"] = "float32"
 
     @property
     def kept(self) -> dict[str, str]:

@@ -60,9 +60,8 @@ class Worker:
         """notes: what a person should know of this worker's machine, a line each.
         Raises ConfigError where a kept column would have the name of one of the output's."""
         self.notes = notes
-        _answers(
-            identity, responder.kind, pa.schema([(name, pa.null()) for name in job.output.kept.values()])
-        )
+        kept = pa.schema([(name, pa.null()) for name in job.output.kept.values()])
+        _answers(job, identity, responder.kind, kept)
         self._job = job
         self._identity = identity
         self._manifest = manifest
@@ -144,7 +143,7 @@ class Worker:
         error = RowError(
             "worker_crashed", "the worker died each time that it ran this row, and the row was set aside"
         )
-        answers = _answers(self._identity, self._responder.kind)
+        answers = _answers(self._job, self._identity, self._responder.kind)
         return [answers.error(row.custom_id, error, attempt) for row in rows]
 
 
@@ -152,6 +151,7 @@ class OpenShard:
     """A shard being read: how its rows become requests, and its answers a table."""
 
     def __init__(self, plan: ShardPlan, job: JobConfig, identity: Identity, kind: Kind) -> None:
+        self._job = job
         self._kept = job.output.kept
         self._identity = identity
         self._kind = kind
@@ -169,7 +169,7 @@ class OpenShard:
     def table(self, answers: Sequence[Record], table: pa.Table) -> pa.Table:
         """The answers to the rows of `table`, with its columns that are carried along."""
         kept = table.select(list(self._kept)).rename_columns(list(self._kept.values()))
-        return _answers(self._identity, self._kind, kept.schema).table(answers, kept)
+        return _answers(self._job, self._identity, self._kind, kept.schema).table(answers, kept)
 
 
 def check_input(job: JobConfig, plan: ShardPlan) -> None:
@@ -184,7 +184,7 @@ def check_input(job: JobConfig, plan: ShardPlan) -> None:
         )
 
 
-def _answers(identity: Identity, kind: Kind, kept: pa.Schema | None = None) -> Answers:
+def _answers(job: JobConfig, identity: Identity, kind: Kind, kept: pa.Schema | None = None) -> Answers:
     kept = kept or pa.schema([])
     return Answers(
         identity.model_id,
@@ -193,6 +193,7 @@ def _answers(identity: Identity, kind: Kind, kept: pa.Schema | None = None) -> A
         kind,
         kernels=identity.kernels,
         parsed=identity.parsed,
+        vectors=job.output.embedding,
     )
 
 

@@ -15,6 +15,7 @@ from pipeline.answer.answer import Embedded, Usage
 from pipeline.answer.answer_columns import Kind
 from pipeline.answer.answers import Answers
 from pipeline.answer.parsed import Expected
+from pipeline.answer.vector_forms import VectorForm
 from pipeline.config import JobConfig
 from pipeline.errors import RowError
 from pipeline.output.fingerprint import Fingerprint
@@ -49,6 +50,7 @@ class Job:
         url: str = "",
         template: str | None = None,
         parsed: Expected | None = None,
+        vectors: VectorForm = "float32",
     ) -> None:
         self.url = url or f"memory://{uuid.uuid4()}"
         self.plans = {
@@ -69,6 +71,7 @@ class Job:
             vocabulary=VOCABULARY,
             formats=ChatFormats(template),
             parsed=parsed,
+            vectors=vectors,
         )
         self.manifest = Manifest(Storage.at(self.url), prints)
         self.manifest.begin()

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipeline.answer.answer import Embedded, Usage
 from pipeline.answer.answer_columns import response_schema
-from pipeline.answer.answers import Answers, Embeddings
+from pipeline.answer.answers import Answers
 from pipeline.config import JobConfig
 from pipeline.engine.sequence import Generation
 from pipeline.errors import OutputError, RowError
@@ -214,7 +215,7 @@ def test_vectors_keep_one_length_or_become_lists_of_any(tmp_path: Path) -> None:
         import numpy as np
 
         rows = [
-            answers.embedding(asked, Embeddings(np.ones((1, length), np.float32), 1), 1)
+            answers.embedding(asked, Embedded(np.ones((1, length), np.float32), Usage(1)), 1)
             if length
             else answers.error("row-0", FAILED, 1)
             for length in lengths

@@ -17,8 +17,9 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.answer.answer import Embedded, Usage
 from pipeline.answer.answer_columns import Kind
-from pipeline.answer.answers import Answers, Embeddings
+from pipeline.answer.answers import Answers
 from pipeline.answer.parsed import Expected
 from pipeline.engine.deciding import Decision
 from pipeline.engine.logprobs import TokenLogprob
@@ -53,7 +54,7 @@ def completion(**fields: Any) -> Row:
 def embedded(asked: Any, size: int = 4) -> Make:
     request = parse_request("/v1/embeddings", {"input": asked})
     vectors = np.eye(len(request.inputs), size, dtype=np.float32) / 3
-    return lambda answers, name: answers.embedding(Row(name, request), Embeddings(vectors, 3), 1)
+    return lambda answers, name: answers.embedding(Row(name, request), Embedded(vectors, Usage(3)), 1)
 
 
 ERROR = ("error", "invalid_request")
@@ -102,6 +103,9 @@ JOBS: dict[str, tuple[Kind, dict[str, list[Any]]]] = {
     "embedding": ("embed", {"a": [embedded("one"), ERROR, embedded("two")], "b": [embedded("three")]}),
     "embedding of lists": ("embed", {"a": [embedded(["one", "two"]), embedded([[1], [2], [3]])]}),
     "embedding of several lengths": ("embed", {"a": [embedded("one", 2), embedded(["two"], 4), ERROR]}),
+    "embedding as float16": ("embed", {"a": [embedded("one"), ERROR], "b": [embedded(["two"])]}),
+    "embedding as int8": ("embed", {"a": [embedded("one"), ERROR], "b": [embedded(["two"])]}),
+    "embedding as binary": ("embed", {"a": [embedded("one"), ERROR], "b": [embedded(["two"])]}),
     "errors": ("generate", {"a": [ERROR], "b": [ERROR, ERROR]}),
     "a shard without rows": ("generate", {"a": [answered(chat())], "b": [], "c": [ERROR]}),
     "errors of embeddings": ("embed", {"a": [ERROR]}),
@@ -124,7 +128,8 @@ def made(folder: Path, name: str) -> list[Path]:
         for shard, rows in shards.items()
     }
     parsed = Expected.of(TYPED.request) if name == "typed answers" else None  # type: ignore[arg-type]
-    job = Given(outcomes, kind, str(folder), HERMES, parsed)
+    form = name.removeprefix("embedding as ") if name.startswith("embedding as ") else "float32"
+    job = Given(outcomes, kind, str(folder), HERMES, parsed, form)  # type: ignore[arg-type]
     job.finish()
     assert not verify(str(folder)).problems
     return sorted((folder / "responses").rglob("*.parquet"))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import pyarrow as pa
 
 from pipeline.answer.label_columns import LABEL_COLUMNS
+from pipeline.answer.vector_forms import VectorForm, vector_columns
 from pipeline.errors import ConfigError
 
 Kind = Literal["generate", "embed"]
@@ -58,8 +58,6 @@ _USAGE = pa.struct(
     }
 )
 _ERROR = pa.struct({name: pa.string() for name in ("code", "message", "type", "param")})
-_VECTOR = pa.list_(pa.float32())
-_DATA = pa.list_(pa.struct({"index": pa.int32(), "embedding": _VECTOR}))
 
 _HEAD = {
     "custom_id": pa.string(),
@@ -70,20 +68,19 @@ _HEAD = {
     "model": pa.string(),
     "system_fingerprint": pa.string(),
 }
-_BODY: Mapping[Kind, Mapping[str, pa.DataType]] = {
-    "generate": {
-        "choices": pa.list_(_CHOICE),
-        "text": pa.string(),
-        "finish_reason": pa.string(),
-        "complete": pa.bool_(),
-        **LABEL_COLUMNS,
-    },
-    "embed": {"embedding": _VECTOR, "data": _DATA},
+_GENERATED = {
+    "choices": pa.list_(_CHOICE),
+    "text": pa.string(),
+    "finish_reason": pa.string(),
+    "complete": pa.bool_(),
+    **LABEL_COLUMNS,
 }
 _FOOT = {"usage": _USAGE, "error": _ERROR, "seconds": pa.float32(), "attempts": pa.int16()}
 
 
-def response_schema(kind: Kind, kept: pa.Schema, parsed: pa.DataType | None = None) -> pa.Schema:
+def response_schema(
+    kind: Kind, kept: pa.Schema, parsed: pa.DataType | None = None, vectors: VectorForm = "float32"
+) -> pa.Schema:
     """The columns of a response file: the contract's, then those carried along from the input.
 
     `complete`: whether every choice is a whole answer by the row's constraint, null for rows without one.
@@ -92,10 +89,12 @@ def response_schema(kind: Kind, kept: pa.Schema, parsed: pa.DataType | None = No
     themselves: embeddings, equal rows, errors.
     `label_logprobs` and those behind it: where the row asked for them (`label_columns.py`).
     A row that asked for embeddings with one text has its vector in `embedding`; one that asked with a list
-    has all of them in `data`, and the first in `embedding`. Raises ConfigError where a kept name is taken.
+    has all of them in `data`, and the first in `embedding`. vectors: how they are stored.
+    Raises ConfigError where a kept name is taken.
     """
     typed = {} if parsed is None else {"parsed": parsed}
-    own = pa.schema(_HEAD | dict(_BODY[kind]) | typed | _FOOT)
+    body = _GENERATED if kind == "generate" else vector_columns(vectors)
+    own = pa.schema(_HEAD | body | typed | _FOOT)
     names = [*own.names, *kept.names]
     for name in kept.names:
         if names.count(name) > 1:

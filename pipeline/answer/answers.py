@@ -13,6 +13,7 @@ from pipeline.answer.answer_columns import Kind, Record, response_schema
 from pipeline.answer.answer_reader import AnswerReader
 from pipeline.answer.columns import columns_of, usage_columns
 from pipeline.answer.parsed import Expected
+from pipeline.answer.vector_forms import VectorForm, stored
 from pipeline.engine.model import Vocabulary
 from pipeline.engine.sequence import Generation
 from pipeline.errors import RowError
@@ -38,12 +39,15 @@ class Answers:
         formats: ChatFormats | None = None,
         kernels: str = "",
         parsed: Expected | None = None,
+        vectors: VectorForm = "float32",
     ) -> None:
         """fingerprint: the job's. kept: the input columns to carry along. vocabulary: for rows that ask
         for logprobs. formats: the chat templates, which tell how the model writes reasoning and calls.
-        kernels: the id of those that computed the answers. parsed: what the column `parsed` is made by."""
+        kernels: the id of those that computed the answers. parsed: what the column `parsed` is made by.
+        vectors: how embeddings are stored."""
         self._parsed = parsed if kind == "generate" else None
-        self.schema = response_schema(kind, kept, self._parsed and self._parsed.column_type)
+        self._vectors = vectors
+        self.schema = response_schema(kind, kept, self._parsed and self._parsed.column_type, vectors)
         self._own = pa.schema(list(self.schema)[: len(self.schema) - len(kept)])
         self._model_id = model_id
         self._system_fingerprint = system_fingerprint(fingerprint, kernels)
@@ -71,7 +75,7 @@ class Answers:
 
     def table(self, rows: Sequence[Record], kept: pa.Table) -> pa.Table:
         """The rows as a table of `schema`. kept: the rows' input columns to carry along, in order."""
-        own = pa.Table.from_pylist(rows, schema=self._own)
+        own = pa.Table.from_pylist([stored(row, self._vectors) for row in rows], schema=self._own)
         columns = [kept.column(name) for name in self.schema.names[len(self._own) :]]
         return pa.Table.from_arrays([*own.columns, *columns], schema=self.schema)
 

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from pipeline.answer.answer_columns import response_schema
 from pipeline.answer.openai_body import to_openai
+from pipeline.answer.vector_forms import with_floats
 from pipeline.errors import ConfigError
 from pipeline.output.committed import CommittedRows
 from pipeline.output.records import WORK
@@ -26,7 +27,10 @@ STANDARD_OUTPUT = "-"
 _ROWS = 64
 _UNFINISHED = "nightherd run ends it, and --partial exports what it has committed so far"
 _NOTHING = pa.schema([])
-_COLUMNS = {*response_schema("generate", _NOTHING).names, *response_schema("embed", _NOTHING).names}
+_COLUMNS = {
+    *response_schema("generate", _NOTHING).names,
+    *response_schema("embed", _NOTHING, vectors="int8").names,
+}
 # No server gives these for an answer: the request never came back.
 _OUTSIDE_HTTP = {"worker_crashed", "deadline_exceeded"}
 # Beside "\n", these end a line for Python's splitlines, and so for clients of the Batch API.
@@ -73,7 +77,10 @@ def _lines(answers: CommittedRows, which: Which) -> Iterator[tuple[bytes, bool]]
     for shard in sorted(answers.shards):
         for start, table in answers.tables(shard, _own, _ROWS):
             numbers = _numbers(table, which)
-            for number, record in zip(numbers.to_pylist(), table.take(numbers).to_pylist(), strict=True):
+            chosen = table.take(numbers)
+            if "embedding" in chosen.column_names:
+                chosen = with_floats(chosen)
+            for number, record in zip(numbers.to_pylist(), chosen.to_pylist(), strict=True):
                 place = f"{answers.manifest.fingerprint.digest}\0{shard}\0{start + number}"
                 yield _line(record, place), record["error"] is not None
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from pipeline.config import EngineConfig, JobConfig
+from pipeline.config import EngineConfig, JobConfig, OutputConfig
 from pipeline.model.model_template import read_chat_template
 from pipeline.shard.shards import ShardPlan
 
@@ -43,7 +43,7 @@ class Fingerprint:
                 },
                 "request": config.request.model_dump(mode="json"),
                 "engine": _result_settings(config.engine),
-                "output": {"keep": _kept(config.output.kept)} | ({"parsed": parsed} if parsed else {}),
+                "output": _output(config.output, parsed),
                 "input": shards,
             }
         )
@@ -68,6 +68,12 @@ class Fingerprint:
             for key in sorted(now.keys() | then.keys())
             if _shown(now, key) != _shown(then, key)
         ]
+
+
+def _output(output: OutputConfig, parsed: str | None) -> dict[str, Any]:
+    """What isn't asked for isn't named: so it was before it could be."""
+    vectors = {} if output.embedding == "float32" else {"embedding": output.embedding}
+    return {"keep": _kept(output.kept)} | ({"parsed": parsed} if parsed else {}) | vectors
 
 
 def _kept(names: Mapping[str, str]) -> list[str] | dict[str, str]:

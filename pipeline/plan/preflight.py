@@ -29,7 +29,11 @@ def check_model(job: JobConfig, model: LocalModel, fingerprint: Fingerprint) -> 
     parsed = Expected.from_json(fingerprint.parsed) if fingerprint.parsed else None
     kept = pa.schema([(name, pa.null()) for name in job.output.kept.values()])
     if header.value(f"{architecture}.pooling_type"):
-        response_schema("embed", kept)
+        response_schema("embed", kept, vectors=job.output.embedding)
+    elif job.output.embedding != "float32":
+        raise ConfigError(
+            f"output.embedding: {job.output.embedding}, but {model.path.name} gives no embeddings, only text"
+        )
     else:
         response_schema("generate", kept, parsed and parsed.column_type)
     context = header.value(f"{architecture}.context_length")

@@ -134,8 +134,8 @@ class Comparison:
             [
                 _cosine(one, other) if known else np.nan
                 for one, other, known in zip(
-                    before.column("embedding").to_pylist(),
-                    after.column("embedding").to_pylist(),
+                    before.vectors.to_pylist(),
+                    after.vectors.to_pylist(),
                     both,
                     strict=True,
                 )

@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline.answer.vector_forms import SCALE, with_floats
+
 
 @dataclass(frozen=True)
 class RowBatch:
@@ -39,6 +41,11 @@ class RowBatch:
         column = self.table.column(name)
         chunks = column.chunks
         return chunks[0] if len(chunks) == 1 else column.combine_chunks()
+
+    @cached_property
+    def vectors(self) -> pa.Array:
+        """`embedding` as lists of float32, whatever form it is stored in."""
+        return RowBatch(self.shard, self.start, with_floats(self.table)).column("embedding")
 
     def names(self) -> pa.Array:
         return self.column("custom_id")
@@ -82,7 +89,7 @@ class RowBatch:
 
     def record(self, index: int) -> dict[str, Any]:
         """One row as Python values, without its vectors."""
-        names = [name for name in self.table.column_names if name != "embedding"]
+        names = [name for name in self.table.column_names if name not in ("embedding", SCALE)]
         row: dict[str, Any] = self.table.select(names).slice(index, 1).to_pylist()[0]
         return row | {"shard": self.shard, "row": self.start + index}
 

@@ -61,7 +61,7 @@ class Vectors:
         self._sample: Reservoir[Place] = Reservoir(MAPPED, seed=8)
 
     def add(self, batch: RowBatch) -> None:
-        column = batch.column("embedding")
+        column = batch.vectors
         known = np.flatnonzero(np.asarray(pc.is_valid(column)))
         if not len(known):
             return

@@ -21,7 +21,6 @@ from pipeline.shard.shards import Chunk
 
 _GROUP_ROWS = 4096
 _GROUP_BYTES = 32 << 20
-_ANY_LENGTH = pa.list_(pa.float32())
 
 
 def write_table(file: BinaryIO, tables: Iterable[pa.Table], footer: Footer | None = None) -> None:
@@ -69,12 +68,14 @@ def with_vectors(table: pa.Table, lengths: tuple[int, ...]) -> pa.Table:
     if not lengths:
         return table
     place, field = table.schema.get_field_index("embedding"), table.schema.field("embedding")
-    column = table.column("embedding")
+    column, kind = table.column("embedding"), field.type.value_type
     if len(lengths) > 1:
-        return table.set_column(place, field.with_type(_ANY_LENGTH), column.cast(_ANY_LENGTH))
+        any_length = pa.list_(kind)
+        return table.set_column(place, field.with_type(any_length), column.cast(any_length))
     if pa.types.is_fixed_size_list(field.type):
         return table
-    fixed = pa.chunked_array([_fixed(chunk, lengths[0]) for chunk in column.chunks], _list_type(lengths[0]))
+    fixed_type = pa.list_(kind, lengths[0])
+    fixed = pa.chunked_array([_fixed(chunk, fixed_type) for chunk in column.chunks], fixed_type)
     return table.set_column(place, field.with_type(fixed.type), fixed)
 
 
@@ -131,14 +132,11 @@ def _groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(held)
 
 
-def _list_type(length: int) -> pa.DataType:
-    return pa.list_(pa.float32(), length)
-
-
-def _fixed(vectors: pa.Array, length: int) -> pa.Array:
+def _fixed(vectors: pa.Array, fixed_type: pa.FixedSizeListType) -> pa.Array:
     present = np.asarray(vectors.is_valid())
-    values = np.zeros((len(vectors), length), np.float32)
-    values[present] = np.asarray(vectors.flatten(), np.float32).reshape(-1, length)
+    numbers, length = np.asarray(vectors.flatten()), fixed_type.list_size
+    values = np.zeros((len(vectors), length), numbers.dtype)
+    values[present] = numbers.reshape(-1, length)
     return pa.FixedSizeListArray.from_arrays(
-        pa.array(values.ravel()), type=_list_type(length), mask=pa.array(~present)
+        pa.array(values.ravel()), type=fixed_type, mask=pa.array(~present)
     )
