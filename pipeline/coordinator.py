@@ -154,7 +154,7 @@ class Coordinator:
         for part in self._suspected(worker, assignment) if blame else (assignment,):
             queue = self._queue(part)
             # To its verdict at once: where many bad rows lie side by side, their verdicts are all the
-            # progress there is, and a pool gives up after so many deaths without any.
+            # progress there is, and a pool gives up after a number of deaths without any.
             (queue.appendleft if part.deaths else queue.append)(replace(part, id=next(self._ids)))
 
     def _queue(self, assignment: Assignment) -> deque[Assignment]:

@@ -14,7 +14,7 @@ from pipeline.respond.ask import Generations
 _ROOM = 5_000_000
 _SECONDS = 2.0
 _SILENCES = 5
-"""After so many time-outs in a row, the board costs more than it can save."""
+"""Time-outs in a row after which the board costs more than it can save."""
 
 
 class AnswerBoard:

@@ -15,7 +15,7 @@ from pipeline.shard.shards import Chunk, ShardPlan
 COLUMN = "parsed"
 LOOKED_SHARDS = 8
 LOOKED_ROWS = 16
-"""Of each shard that is looked into, so many of the first rows. Reading all would hold up a large job."""
+"""First rows that are read of each shard that is looked into. Reading all would hold up a large job."""
 
 
 def shared_schema(job: JobConfig, plans: Sequence[ShardPlan]) -> Expected | None:

@@ -15,12 +15,12 @@ from pipeline.constraint.continuations import after, byte_tokenizer, following, 
 from pipeline.constraint.json_place import JsonPlace
 
 MOST_VALUES = 256
-"""A JSON value, or the rest of an answer, is a label where it is one of so many at most."""
+"""The most values that a place may have for them to count as labels."""
 
 _BEFORE_A_WORD = re.compile(r"(?s:.*)\s")
 _CLOSER = 32  # bytes behind a label that tell how its last token is spelled
 _MOST_KNOWN = 1024
-"""Of the answers under one constraint, so many beginnings are kept with what comes after them."""
+"""The most beginnings of answers, for each constraint, whose labels are remembered."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ Spell = Callable[[bytes, Ahead, Sequence[int], MatcherGuide], SpelledLabels | No
 """Spells what comes next, from what was said, the labels, the tokens before, and the guide there."""
 Bytes = Callable[[int], bytes]
 IsOwn = Callable[[Sequence[int], int, bytes], bool]
-"""Whether the tokenizer would write a token behind others, where so many bytes follow."""
+"""Whether the tokenizer would write a token behind others, where these bytes follow."""
 
 
 class LabelGuide:

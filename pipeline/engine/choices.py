@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from pipeline.engine.candidates import Candidates, allowed, falling, likeliest
 
-_MIROSTAT_CANDIDATES = 100  # llama.cpp's m: so many of the likeliest tell how fast probabilities fall
+_MIROSTAT_CANDIDATES = (
+    100  # llama.cpp's m: the likeliest tokens from which it estimates how fast probabilities fall
+)
 
 
 class Choice(Protocol):

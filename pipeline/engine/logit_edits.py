@@ -48,7 +48,7 @@ def bias_of(value: float) -> float:
 
 
 class HeldEnds:
-    """Keeps the text from ending until it has so many tokens, unless nothing but the end may follow."""
+    """Keeps the text from ending before it has that many tokens, unless nothing but the end may follow."""
 
     def __init__(self, ends: Sequence[int], tokens: float) -> None:
         """ends: the end-of-generation tokens. tokens: how many come before one of them, inf for all."""

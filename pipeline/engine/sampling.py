@@ -25,7 +25,7 @@ class SamplingParams:
     """temperature 0 is greedy; top_k 0 keeps all; the seed makes the draws repeatable.
 
     logit_bias: token ids, each once, and what their logits gain; -100 bans a token.
-    min_tokens, ignore_eos: hold `end_tokens` back for so many tokens, or for ever.
+    min_tokens, ignore_eos: hold `end_tokens` back for that many tokens, or for ever.
     dry_penalty_last_n: how many tokens dry looks back, -1 for all, 0 for none.
     mirostat: 1 or 2; takes the place, as in llama.cpp, of all but logit_bias and temperature.
     labels: how labels are chosen, to which only temperature, seed and logit_bias apply by themselves.

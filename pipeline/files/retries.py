@@ -42,7 +42,7 @@ def retried(complaint: str, action: Callable[[], T], tries: int = TRIES, patienc
 
 
 def pauses(tries: int) -> list[float]:
-    """The seconds between so many tries. They differ, so that many writers don't come back at once."""
+    """The seconds to wait between tries. They are random, so that many writers don't come back at once."""
     return [_FIRST_PAUSE * _GROWTH**n * random.uniform(0.5, 1) for n in range(tries - 1)]
 
 

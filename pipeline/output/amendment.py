@@ -27,7 +27,7 @@ _ROWS = 4096
 class Amendment:
     """One retry of a finished job. number: 1 for the first retry of an output, and so on.
 
-    A response file is replaced in one step, and its footer bears the number of the retry, so that a
+    A response file is replaced in one step, and its footer holds the number of the retry, so that a
     retry that was stopped goes on with the files that are left.
     """
 

@@ -61,7 +61,7 @@ def export(
 
     file: a path, a fsspec URL or "-" for standard output; complete or absent at every moment, but for
     standard output. errors: where failed rows go instead. partial: also for a job that isn't finished,
-    what it has committed. tell: called with the lines so far, of so many rows of the job.
+    what it has committed. tell: called with the lines so far, and all rows of the job.
     Raises OutputError where there is no such job, or an answer is missing; ConfigError for a bad target.
     """
     _check_targets(file, errors)

@@ -79,7 +79,7 @@ def footers_of(output: Storage, names: Iterable[str]) -> dict[str, Footer]:
 
 
 def digests_of(output: Storage, shards: Iterable[str]) -> dict[str, str]:
-    """What tells each shard's response file from any other that somebody may put in its place."""
+    """A digest of each shard's response file, to detect that it was replaced."""
 
     def digest(shard: str) -> tuple[str, str]:
         with output.open_input(response_name(shard)) as file:

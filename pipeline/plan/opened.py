@@ -23,7 +23,7 @@ from pipeline.storage import Storage
 from pipeline.worker import check_input
 
 PLANNED_HERE = 32
-"""Up to so many shards are planned by the driver itself, before Ray is started."""
+"""The most shards that the driver plans by itself, before Ray is started."""
 
 
 @dataclass(frozen=True)

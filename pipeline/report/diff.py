@@ -49,7 +49,7 @@ class Diff:
 def diff(before_url: str, after_url: str, tell: Tell = lambda done, rows: None) -> Diff:
     """Compares two outputs, row by row; rows are matched by shard and custom_id.
 
-    tell: called with the rows compared so far, of so many. Raises OutputError where there is no job or an
+    tell: called with the rows compared so far, and all rows. Raises OutputError where there is no job or an
     answer is damaged, ConfigError where the two have no shard in common, or one has vectors and one texts.
     """
     before, after = CommittedRows.at(before_url), CommittedRows.at(after_url)

@@ -17,7 +17,7 @@ MOST_LABELS = 200
 """Texts that are more various than that are no labels."""
 LONGEST_LABEL = 100
 MOST_FIELDS = 8
-"""Of a struct, so many fields are shown."""
+"""The most fields of a struct that are shown."""
 PROBABILITY_BINS = 20
 
 

@@ -35,7 +35,7 @@ def write_report(
     """Writes the report of the job in an output, finished or not; the file's path or URL.
 
     html: where to; by default report.html in the output. gold: the kept column that holds the right labels.
-    tell: called with the rows read so far, of so many. Raises OutputError where no job has begun or an
+    tell: called with the rows read so far, and all rows. Raises OutputError where no job has begun or an
     answer is damaged, ConfigError where there is no such column or no matplotlib.
     """
     answers = CommittedRows.at(output_url)

@@ -51,7 +51,7 @@ class _Stream:
         self.more(0)
 
     def more(self, rows: int) -> bool:
-        """Reads one table, or as many as it takes for so many rows; whether any came."""
+        """Reads one table, or as many as it takes to hold that many rows. Returns whether any came."""
         found: list[pa.Table] = []
         while not self.ended and sum(map(len, found)) <= rows:
             table = next(self._tables, None)

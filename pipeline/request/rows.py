@@ -88,7 +88,7 @@ class RowReader:
     def read(self, record: Record, number: int, duplicate: bool = False) -> Row:
         """The row's request, or the RowError that it is answered with; nothing in a row raises.
 
-        number: the row's number in the shard. duplicate: an earlier row bears the same custom_id.
+        number: the row's number in the shard. duplicate: an earlier row has the same custom_id.
         """
         name = f"{self._shard}:{number}"
         try:

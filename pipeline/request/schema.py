@@ -212,7 +212,7 @@ Hugging Face's penalty looks back over all tokens, llama.cpp's over some: only 1
 
 
 def fields_of(endpoint: Endpoint) -> frozenset[str]:
-    """The names that a request to `endpoint` may bear, other names of a field included."""
+    """The field names that a request to `endpoint` may use, aliases included."""
     names = frozenset(REQUESTS[endpoint].model_fields)
     return names | {other for other, name in OTHER_NAMES.items() if name in names}
 

@@ -35,7 +35,7 @@ class Footer:
     retry: int = 0
 
     def awaits(self, retry: int) -> bool:
-        """Whether the retry of this number has still to go over the file."""
+        """Whether the retry with this number must still rewrite this file."""
         return self.retry < retry and self.tally.failed > 0
 
     @property
@@ -58,7 +58,7 @@ def read_footer(parquet: pq.ParquetFile) -> Footer:
     """The footer's note. Raises OutputError where there is none, or where the file's rows contradict it."""
     metadata: dict[bytes, bytes] = parquet.metadata.metadata or {}
     if KEY not in metadata:
-        raise OutputError("not a file of nightherd's: its footer bears no record")
+        raise OutputError("not a file of nightherd's: its footer has no record")
     try:
         footer = Footer.from_bytes(metadata[KEY])
         rows = {parquet.metadata.num_rows, footer.stop - footer.start, footer.tally.rows}

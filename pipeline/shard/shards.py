@@ -110,7 +110,7 @@ class ShardPlan:
 
     digest: a hash, hex, of a Parquet file's footer (sizes, places and ranges of all its pieces), or of all
         of a file of JSON lines.
-    duplicates: the numbers of rows whose custom_id an earlier row of the shard bears.
+    duplicates: the numbers of rows whose custom_id an earlier row of the shard has.
     offsets: for JSON lines, the byte at which every CHUNK_ROWS-th row begins; else ().
     retry: the number of the retry that the shard is part of; 0 while it has no response file.
     """
@@ -167,7 +167,7 @@ def list_input(input_url: str, output_url: str | None = None) -> Listing:
 
     output_url: a folder that may lie within the input, and whose files are none of its shards.
 
-    What bears a glob's characters in its own name is taken by that name. In a folder, names that begin with
+    A file whose own name has a glob's characters is taken by that name. In a folder, names that begin with
     "." or "_" are no shards. Raises InputError where there is no shard, where two would share one output, or
     where a link points to nothing.
     """
@@ -259,7 +259,7 @@ def _shard(folder: Storage, name: str, entry: Entry) -> Shard:
 
 
 def _is_unicode(name: str) -> bool:
-    """Not so where a local file's name holds bytes that aren't UTF-8, which Python keeps as surrogates."""
+    """False if the file name is not valid UTF-8: Python keeps its bytes as surrogates."""
     return name == name.encode(errors="replace").decode()
 
 
@@ -276,7 +276,7 @@ def _plan_parquet(shard: Shard, file: pa.NativeFile) -> ShardPlan:
     parquet = parquet_file(file, buffer_size=1 << 20)
     columns = tuple(parquet.schema_arrow.names)
     if len(set(columns)) < len(columns):
-        raise pa.ArrowInvalid("two columns bear the same name")
+        raise pa.ArrowInvalid("two columns have the same name")
     repeats = _repeats(_hashes(parquet)) if "custom_id" in columns else ()
     return ShardPlan(shard, parquet.metadata.num_rows, footer_digest(file), repeats, columns)
 

@@ -123,7 +123,7 @@ def call_turns(nature: TemplateNature, said: str | None = None, calls: int = 1) 
 
 
 def calls_text(template: ChatTemplate, nature: TemplateNature, calls: int = 1) -> str | None:
-    """A chat rendered up to and with an answer of so many calls; None where the template refuses."""
+    """A chat rendered up to and including an answer with that many calls; None if the template refuses it."""
     turns = call_turns(nature, calls=calls)
     text = _render(template, turns, NAME) or _call_text(template, turns, nature)
     return text if text and text.count(VALUES[0]) == calls else None
