@@ -189,7 +189,8 @@ def _share(work: _Work) -> float:
 def left_of(chunk: Chunk, done: Iterable[Chunk]) -> Iterator[Chunk]:
     """The parts of a chunk that are in none of `done`, which don't overlap."""
     cut = (part.cut(chunk).moved(-chunk.start) for part in done if part.shard == chunk.shard)
-    for start, stop in gaps(chunk.rows, [part for part in cut if part.rows > 0]):
+    # A shard without rows is done by a chunk without rows.
+    for start, stop in gaps(chunk.rows, [part for part in cut if part.rows > 0 or not chunk.rows]):
         yield Chunk(chunk.shard, start, stop).moved(chunk.start)
 
 

@@ -56,7 +56,7 @@ def test_the_summary_and_the_status_show_the_message_and_an_example() -> None:
     job.commit("b.parquet")
     totals = job.manifest.finish([*job.plans.values()])
     assert all(line in str(status(job.url)) for line in lines)
-    assert all(line in str(Summary("job", "out", 2, totals)) for line in lines)
+    assert all(line in str(Summary("job", "out", shards=2, totals=totals)) for line in lines)
     assert verify(job.url).problems == []
 
 

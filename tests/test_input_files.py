@@ -120,7 +120,7 @@ def test_what_is_not_read_is_named_and_counted(tmp_path: Path) -> None:
     assert [shard.name for shard in listing.shards] == ["a.parquet", "b.PARQUET"]
     assert listing.unread == [".d.parquet", "README.md", "_temporary/0/c.parquet", "e.csv", "f/g.json"]
     assert listing.note.startswith("5 files are not read") and "e.csv" in listing.note
-    assert listing.note in str(Summary("job", "out", 2, Tally(), unread=listing.note))
+    assert listing.note in str(Summary("job", "out", shards=2, totals=Tally(), unread=listing.note))
     with pytest.raises(InputError, match=r"no \.parquet.* file there; 1 file is not read .*e\.csv"):
         list_input(f"{tmp_path}/*.csv")
     (tmp_path / "e.csv").unlink()

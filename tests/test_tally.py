@@ -86,5 +86,8 @@ def test_an_output_of_an_older_version_is_sound() -> None:
     ],
 )
 def test_the_summary_tells_how_many_rows_were_reused(reused: int, line: str | None) -> None:
-    lines = [text.strip() for text in str(Summary("job", "out", 1, Tally(reused=reused))).splitlines()]
+    lines = [
+        text.strip()
+        for text in str(Summary("job", "out", shards=1, totals=Tally(reused=reused))).splitlines()
+    ]
     assert [text for text in lines if "equal to" in text] == ([line] if line else [])
