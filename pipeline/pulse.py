@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Pulse:
-    """Tokens and rows since the worker's start; running and waiting rows now."""
+    """Tokens and rows since the worker's start; running and waiting rows now.
+
+    full_seconds, full_tokens, last_seconds, last_tokens: as the engine's counters.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -15,3 +18,7 @@ class Pulse:
     rows: int = 0
     running: int = 0
     waiting: int = 0
+    full_seconds: float = 0.0
+    full_tokens: int = 0
+    last_seconds: float = 0.0
+    last_tokens: int = 0

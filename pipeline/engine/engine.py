@@ -26,7 +26,11 @@ Ready = tuple[Sequence, NDArray[np.float32]]
 
 @dataclass(slots=True)
 class Counters:
-    """What the engine has done so far. Seconds: in the model, and in all steps."""
+    """What the engine has done so far. Seconds: in the model, and in all steps.
+
+    full_seconds, full_tokens: of steps that only generated while rows waited for a slot.
+    last_seconds, last_tokens: of steps in which no row waited any more, tokens that were generated.
+    """
 
     steps: int = 0
     decode_seconds: float = 0.0
@@ -36,6 +40,19 @@ class Counters:
     cached_tokens: int = 0
     rows: int = 0
     preemptions: int = 0
+    full_seconds: float = 0.0
+    full_tokens: int = 0
+    last_seconds: float = 0.0
+    last_tokens: int = 0
+
+    def note_pace(self, seconds: float, prompt: int, completion: int, *, waiting: bool) -> None:
+        """What a step took, and its tokens of prompts and answers. waiting: whether rows wait for a slot."""
+        if not waiting:
+            self.last_seconds += seconds
+            self.last_tokens += completion
+        elif not prompt:
+            self.full_seconds += seconds
+            self.full_tokens += completion
 
 
 class Engine:
@@ -119,7 +136,8 @@ class Engine:
 
     def step(self) -> None:
         """Admit, decode, sample; finished rows are told by their `on_finish`. Raises WorkerError."""
-        began = time.perf_counter()
+        began, done = time.perf_counter(), self.counters
+        prompt, completion = done.prompt_tokens, done.completion_tokens
         self._take_inbox()
         self._withdraw()
         self._expire()
@@ -130,8 +148,11 @@ class Engine:
         step = self._scheduler.next_step()
         if step.parts:
             self._advance(*self._decode(step))
-        self.counters.steps += 1
-        self.counters.busy_seconds += time.perf_counter() - began
+        done.steps += 1
+        seconds = time.perf_counter() - began
+        done.busy_seconds += seconds
+        prompt, completion = done.prompt_tokens - prompt, done.completion_tokens - completion
+        done.note_pace(seconds, prompt, completion, waiting=bool(self._scheduler.waiting))
 
     def _take_inbox(self) -> None:
         while self._inbox:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.answer.answer import Answer, Embedded, Usage
-from pipeline.engine.embedder import Embedder, fit, shorten
+from pipeline.engine.embedder import Embedder, shorten
 from pipeline.engine.model import Vocabulary
 from pipeline.engine.model_thread import ModelThread
 from pipeline.engine.priority import Priority
@@ -21,9 +21,8 @@ from pipeline.pulse import Pulse
 from pipeline.request.schema import EmbeddingRequest, Request
 from pipeline.respond.about import About
 from pipeline.respond.handle import Handle
-from pipeline.respond.responders import served
+from pipeline.respond.preparation import EmbeddingPreparation
 from pipeline.respond.service import Listen
-from pipeline.text.prompts import embedding_inputs
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,7 +56,14 @@ class EmbeddingService:
         thread: where the embedder's model was loaded; a new one for models that don't care."""
         self.about = about
         self._embedder = embedder
-        self._truncate = truncate
+        model = embedder.model
+        self._preparation = EmbeddingPreparation(
+            model.vocabulary,
+            about.names,
+            context=model.context,
+            dimensions=model.dimensions,
+            truncate=truncate,
+        )
         self._reuse = reuse
         self._thread = thread or ModelThread()
         self._singles: deque[Texts] = deque()
@@ -91,27 +97,7 @@ class EmbeddingService:
 
     def prepare(self, request: Request | RowError) -> Texts:
         """Raises RowError where the request can't be served."""
-        model = self._embedder.model
-        request = served(request, self.about.names)
-        if not isinstance(request, EmbeddingRequest):
-            raise RowError(
-                "invalid_request",
-                "the model gives embeddings only: use a generative model for this endpoint",
-            )
-        if request.dimensions and request.dimensions > model.dimensions:
-            raise RowError(
-                "invalid_request",
-                f"dimensions must be from 1 to {model.dimensions}, the model's vector length",
-                "dimensions",
-            )
-        inputs = embedding_inputs(model.vocabulary, request, None if self._truncate else model.context)
-        return Texts(
-            request,
-            [
-                fit(tokens, model.context, self._truncate, model.vocabulary, name)
-                for name, tokens in zip(request.names, inputs, strict=True)
-            ],
-        )
+        return Texts(*self._preparation.prepare(request))
 
     def begin(self, chunk: Sequence[Texts]) -> None:
         """Begins to embed a job's requests, in calls of their own."""

@@ -9,24 +9,19 @@ from typing import Literal
 from pipeline.answer.answer import Answer
 from pipeline.answer.answer_reader import AnswerReader
 from pipeline.answer.delta import whole_deltas
-from pipeline.constraint.constraints import constraint_of
-from pipeline.constraint.guides import Guides
 from pipeline.engine.model import Vocabulary
 from pipeline.engine.priority import Deadlines, Priority
 from pipeline.engine.runner import Runner
 from pipeline.engine.sequence import Outcome
 from pipeline.errors import RowError
 from pipeline.pulse import Pulse
-from pipeline.request.fields import UNLIMITED
-from pipeline.request.schema import ChatRequest, CompletionRequest, EmbeddingRequest, Request
+from pipeline.request.schema import Request
 from pipeline.respond.about import About
-from pipeline.respond.ask import Ask, Generations, echoes
+from pipeline.respond.ask import Ask, Generations
 from pipeline.respond.handle import Handle, then
-from pipeline.respond.responders import served
+from pipeline.respond.preparation import GenerativePreparation
 from pipeline.respond.service import Listen
 from pipeline.text.chat_format import ChatFormats
-from pipeline.text.pieces import Piece, Pieces
-from pipeline.text.prompts import PromptBuilder
 
 
 class GenerativeService:
@@ -53,11 +48,10 @@ class GenerativeService:
         self.context = context
         self.formats = formats or ChatFormats.of_model(vocabulary)
         self._runner = runner
-        self._prompts = PromptBuilder(vocabulary, context, self.formats)
-        self._pieces = Pieces(vocabulary)
-        self._guides = Guides(vocabulary, self.formats)
+        self._preparation = GenerativePreparation(
+            vocabulary, self.formats, about.names, context=context, limit=limit
+        )
         self._reader = AnswerReader(about.digest, vocabulary=vocabulary, formats=self.formats)
-        self._limit = limit or context
         self._deadlines = deadlines
 
     def ask(
@@ -81,19 +75,8 @@ class GenerativeService:
         return Handle(then(submission.outcomes, answer))
 
     def prepare(self, request: Request | RowError, name: str) -> Ask:
-        """What the request asks of the engine. Raises RowError where it can't be served."""
-        request = served(request, self.about.names)
-        if isinstance(request, EmbeddingRequest):
-            raise RowError(
-                "invalid_request",
-                "the model generates text and gives no embeddings: use an embedding model",
-            )
-        self._check_length(request)
-        tokens = self._prompts.build(request)
-        constraint = constraint_of(request)
-        heals = not echoes(request)
-        guide = self._guides.guide(constraint, tokens, heals=heals) if constraint else None
-        return Ask(name, request, tokens, self._piece(request), guide)
+        """As `GenerativePreparation`."""
+        return self._preparation.prepare(request, name)
 
     def begin(self, asks: Sequence[Ask]) -> list[Future[Generations]]:
         """Begins to compute a job's requests, which queue as one, in order. What is raised is as in `Handle`,
@@ -116,18 +99,11 @@ class GenerativeService:
             rows=done.rows,
             running=engine.running,
             waiting=engine.waiting,
+            full_seconds=done.full_seconds,
+            full_tokens=done.full_tokens,
+            last_seconds=done.last_seconds,
+            last_tokens=done.last_tokens,
         )
 
     def close(self) -> None:
         self._runner.close()
-
-    def _piece(self, request: ChatRequest | CompletionRequest) -> Piece:
-        if not isinstance(request, ChatRequest):
-            return self.vocabulary.piece
-        return self._pieces.showing(self.formats.of(request).marks(tools=bool(request.offered)))
-
-    def _check_length(self, request: ChatRequest | CompletionRequest) -> None:
-        """The default may be more than a small context holds; what a row asks for may not."""
-        if self._limit < request.max_tokens < UNLIMITED and "max_tokens" in request.model_fields_set:
-            reason = f"max_tokens must be an integer from 1 to {self._limit}, the model's context limit"
-            raise RowError("invalid_request", f"{reason}, not {request.max_tokens}", "max_tokens")
