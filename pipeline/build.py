@@ -16,15 +16,20 @@ from pipeline.config import EngineConfig, JobConfig
 from pipeline.engine.blocks import AttentionCost
 from pipeline.engine.embedder import Embedder
 from pipeline.engine.engine import Engine
-from pipeline.engine.llama import LlamaFile, LlamaGenerativeModel
+from pipeline.engine.llama import LlamaFile, LlamaGenerativeModel, LlamaVocabulary
 from pipeline.engine.llama_devices import sees_gpu, visible_gpus
-from pipeline.engine.llama_embedding import SHORT_TOKENS, LlamaEmbeddingModel, is_embedding_model
+from pipeline.engine.llama_embedding import (
+    SHORT_TOKENS,
+    LlamaEmbeddingModel,
+    embedding_settings,
+    is_embedding_model,
+)
 from pipeline.engine.llama_kernels import cpu_features
 from pipeline.engine.model_thread import ModelThread
 from pipeline.engine.priority import Deadlines
 from pipeline.engine.runner import Runner
 from pipeline.engine.settings import EngineSettings, fit, gpu_cache_memory, gpu_layers
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, RowError
 from pipeline.model.fast_types import fast_types
 from pipeline.model.model_template import read_chat_template
 from pipeline.model.models import LocalModel, default_cache, fetch_model
@@ -38,12 +43,14 @@ from pipeline.native.proof import proven
 from pipeline.native.trial import Trial
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
+from pipeline.request.schema import Request
 from pipeline.respond.about import About
 from pipeline.respond.ask import Generations
 from pipeline.respond.embedding_responder import EmbeddingResponder
 from pipeline.respond.embedding_service import EmbeddingService
 from pipeline.respond.generative_responder import GenerativeResponder
 from pipeline.respond.generative_service import GenerativeService
+from pipeline.respond.preparation import EmbeddingPreparation, GenerativePreparation
 from pipeline.respond.responders import Responder
 from pipeline.respond.reuse import Elsewhere
 from pipeline.respond.service import Service
@@ -237,3 +244,30 @@ def _host_share(threads: int) -> int:
     """Bytes: the machine's memory by the worker's part of its CPUs."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return total * threads // max(threads, os.cpu_count() or 1)
+
+
+def build_preparation(job: JobConfig, *, on_gpu: bool) -> Callable[[Request | RowError, str], int]:
+    """Counts the tokens of requests' prompts and refuses what a worker would refuse; computes nothing.
+
+    on_gpu: whether the job's workers have GPUs. Raises ModelError, ConfigError.
+    """
+    model = fetch_model(job.model)
+    file = LlamaFile(model.path, extra_buffers=False)
+    vocabulary, names = LlamaVocabulary(file), About(model_id(job, model.path)).names
+    if is_embedding_model(file.traits):
+        embedding = EmbeddingPreparation(
+            vocabulary,
+            names,
+            context=embedding_settings(job.engine, file.traits, threads=1, on_gpu=on_gpu).context,
+            dimensions=file.dimensions,
+            truncate=job.request.truncate,
+        )
+        return lambda request, name: sum(map(len, embedding.prepare(request)[1]))
+    generative = GenerativePreparation(
+        vocabulary,
+        ChatFormats.of_model(vocabulary, read_chat_template(job.model)),
+        names,
+        context=fit(job.engine, file.traits, threads=1, on_gpu=on_gpu, memory=1 << 50).context,
+        limit=file.traits.context,
+    )
+    return lambda request, name: len(generative.prepare(request, name).tokens)

@@ -7,12 +7,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline import __version__
+from pipeline import __version__, cli_help
 from pipeline.errors import ConfigError, JobError
+
+if TYPE_CHECKING:
+    from pipeline.config import JobConfig
 
 app = typer.Typer(
     name="nightherd",
@@ -23,58 +26,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-_RUN_HELP = """Run a job, or resume it: the same command again does only what is missing.
-
-\b
-Examples:
-  nightherd run job.yaml
-  nightherd run job.yaml --set engine.slots=32 --set request.defaults.max_tokens=64
-  nightherd run --model hf://org/repo/model.gguf --input data/ --output out/
-  nightherd run job.yaml --sample 50          # try 50 rows out first: OUT/tryout.parquet
-
-IN is a Parquet file, a folder or a glob of them, or a .jsonl file in OpenAI's batch format, on any
-fsspec URL (s3://, gs://, https:// ...). A row is a request by its columns: `messages` (a chat),
-`prompt` (a completion), `input` (an embedding), or `custom_id`, `method`, `url`, `body` (a batch
-line). OUT/responses/ gets the answers: the same rows, in the same order, in OpenAI's shape. A bad
-row gets an error in its `error` column and never stops the job. What --limit or --sample tried out is kept.
-
-\b
-Exit status: 0 every row has its output row, 1 the job could not be completed, 2 wrong usage.
-"""
-
-_EXPORT_HELP = """Write the answers as a result file of OpenAI's Batch API.
-
-\b
-Examples:
-  nightherd export out/ results.jsonl
-  nightherd export out/ s3://bucket/results.jsonl --errors s3://bucket/errors.jsonl
-  nightherd export out/ - --partial | head
-
-One line for each row, in the input's order: id, custom_id, response (status_code, request_id, body),
-error. A row that a server would refuse has a response with its 4xx or 5xx status and OpenAI's error
-body; `error` is for rows that never came back (worker_crashed, deadline_exceeded). Embeddings are
-lists of floats, whatever encoding_format the row asked for: the output holds no requests.
-
-\b
-Exit status: 0 written, 1 the job isn't finished or can't be read, 2 wrong usage.
-"""
-
-_DOCTOR_HELP = """Show what this machine or cluster has for a job, and what is wrong.
-
-\b
-Examples:
-  nightherd doctor                 # Python, Ray, llama.cpp, CPU, GPUs, memory, disk
-  nightherd doctor job.yaml        # also its model, measured on every machine, its input and its output
-  nightherd doctor job.yaml --json | jq .sound
-
-Where a Ray cluster runs on this machine or at RAY_ADDRESS, each of its machines is examined. The model is
-fetched as a job would fetch it. llama.cpp is tried in processes of its own: where it dies, that is said,
-with the command that mends it.
-
-\b
-Exit status: 0 a job can run, 1 something would end it, 2 wrong usage.
-"""
 
 _JobFile = Annotated[Path | None, typer.Argument(metavar="JOB.yaml", help="The job file.")]
 _Output = Annotated[str, typer.Argument(metavar="OUT", help="The job's output folder, or its URL.")]
@@ -94,6 +45,7 @@ _Set = Annotated[
 ]
 _Limit = Annotated[int | None, typer.Option(metavar="N", help="Try the first N rows out, no more.")]
 _Sample = Annotated[int | None, typer.Option(metavar="N", help="Try N random rows out, by a fixed seed.")]
+_Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 _Html = Annotated[str | None, typer.Option(metavar="FILE", help="Where the page goes: a path or a URL.")]
 _Gold = Annotated[
     str | None,
@@ -111,7 +63,7 @@ def _nightherd(version: _Version = False) -> None:
         raise typer.Exit
 
 
-@app.command(help=_RUN_HELP, short_help="Run a job, or resume it.")
+@app.command(help=cli_help.RUN, short_help="Run a job, or resume it.")
 def run(
     job_file: _JobFile = None,
     model: _Model = None,
@@ -123,20 +75,8 @@ def run(
     sample: _Sample = None,
     set: _Set = None,
 ) -> None:
-    flags = {
-        "model.path": model,
-        "input.path": input,
-        "output.path": output,
-        "cluster.actors": actors,
-        "engine.slots": slots,
-    }
     with _one_message():
-        from pipeline.config import load_job, parse_setting
-
-        settings = [parse_setting(text) for text in set or []]
-        settings += [(name, value) for name, value in flags.items() if value is not None]
-        _require(job_file, settings)
-        job = load_job(job_file, settings)
+        job = _job(job_file, model, input, output, actors, slots, set)
         from pipeline.plan.try_out import try_out
 
         asked = try_out(limit, sample)
@@ -146,6 +86,57 @@ def run(
             try_job(job, asked)
         else:
             run_job(job)
+
+
+@app.command(help=cli_help.PLAN, short_help="Forecast a job.")
+def plan(
+    job_file: _JobFile = None,
+    model: _Model = None,
+    input: _Input = None,
+    output: _Into = None,
+    actors: _Actors = None,
+    slots: _Slots = None,
+    sample: _Sample = None,
+    set: _Set = None,
+    as_json: _Json = False,
+) -> None:
+    with _one_message():
+        job = _job(job_file, model, input, output, actors, slots, set)
+        from pipeline.plan.try_out import try_out
+
+        try_out(None, sample)
+        from pipeline.planner import plan_job
+        from pipeline.report.forecast_text import forecast_text
+        from pipeline.report.progress import Count
+
+        with Count("rows checked") as count:
+            forecast = plan_job(job, sample, tell=count.show)
+        typer.echo(json.dumps(forecast.to_dict(), indent=1) if as_json else forecast_text(forecast))
+
+
+def _job(
+    job_file: Path | None,
+    model: str | None,
+    input: str | None,
+    output: str | None,
+    actors: int | None,
+    slots: int | None,
+    set: list[str] | None,
+) -> JobConfig:
+    """The job of a file with the flags laid over it. Raises ConfigError."""
+    from pipeline.config import load_job, parse_setting
+
+    flags = {
+        "model.path": model,
+        "input.path": input,
+        "output.path": output,
+        "cluster.actors": actors,
+        "engine.slots": slots,
+    }
+    settings = [parse_setting(text) for text in set or []]
+    settings += [(name, value) for name, value in flags.items() if value is not None]
+    _require(job_file, settings)
+    return load_job(job_file, settings)
 
 
 def _require(job_file: Path | None, settings: list[tuple[str, Any]]) -> None:
@@ -173,11 +164,11 @@ def retry(output: _Output, set: _Set = None) -> None:
         retry_job(recorded_job(Storage.at(output), [parse_setting(text) for text in set or []]))
 
 
-@app.command(help=_DOCTOR_HELP, short_help="What this machine or cluster has, and what is wrong.")
+@app.command(help=cli_help.DOCTOR, short_help="What this machine or cluster has, and what is wrong.")
 def doctor(
     job_file: _JobFile = None,
     set: _Set = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: _Json = False,
 ) -> None:
     with _one_message():
         from pipeline.config import load_job, parse_setting
@@ -255,8 +246,6 @@ def diff(
     page that works offline (it needs pip install "nightherd[report]").
     """
     with _one_message():
-        import json
-
         from pipeline.report import diff as difference
         from pipeline.report.progress import Count
 
@@ -270,7 +259,7 @@ def diff(
         typer.echo(text)
 
 
-@app.command(help=_EXPORT_HELP, short_help="Write the answers in OpenAI's batch format.")
+@app.command(help=cli_help.EXPORT, short_help="Write the answers in OpenAI's batch format.")
 def export(
     output: _Output,
     file: Annotated[str, typer.Argument(metavar="FILE.jsonl", help="A path, a URL, or - for stdout.")],

@@ -109,12 +109,14 @@ class ClusterConfig(_Section):
     """Actors and what each is pinned to; fractions of a GPU are allowed.
 
     patience: seconds without any place for a worker before the job ends.
+    price_per_hour: what an hour of the cluster costs, in any currency, for forecasts.
     """
 
     actors: Count | Auto = "auto"
     cpus_per_actor: Annotated[float, Field(gt=0)] | Auto = "auto"
     gpus_per_actor: Annotated[float, Field(ge=0), AfterValidator(_share_or_whole)] | Auto = "auto"
     patience: Annotated[float, Field(gt=0)] = 1800.0
+    price_per_hour: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
 class RetryConfig(_Section):

@@ -4,41 +4,36 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 from pipeline.actors.answer_board import SharedAnswers
-from pipeline.actors.cluster import Node, Slot, check_room, nodes, share_out
+from pipeline.actors.cluster import Slot, nodes, share_out
 from pipeline.actors.interrupts import check_interrupted
 from pipeline.actors.ray_cluster import RayCluster
-from pipeline.actors.ray_pool import RayPool
 from pipeline.actors.ray_tasks import Chores
 from pipeline.actors.row_actor import RowWorker, WorkerFactory
-from pipeline.config import ClusterConfig, JobConfig
+from pipeline.actors.staff import staffed
+from pipeline.config import JobConfig
 from pipeline.errors import ClusterLost, OutputError, WorkersExhausted
 from pipeline.model.models import LocalModel
-from pipeline.native.cure import with_cuda
 from pipeline.output.amendment import Amendment
 from pipeline.output.committed import CommittedRows
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
 from pipeline.output.tried_out import write_tried_out
+from pipeline.plan.held import held_at, note_seconds
 from pipeline.plan.opened import OpenJob, opened
 from pipeline.plan.try_out import Part, TryOut
 from pipeline.report.summary import Summary, TriedOut
-from pipeline.run import FIRST_ROWS, Run
+from pipeline.run import Run
 from pipeline.screen import JobScreen
-from pipeline.shard.shards import CHUNK_ROWS, ShardPlan
+from pipeline.shard.shards import ShardPlan
 from pipeline.tally import Tally
 
 RESTARTS = 3
 """How often a local cluster is started again for one command."""
-_STALL_SLACK = 60.0
-_NO_GPU = (
-    "This machine has a GPU, but llama.cpp was compiled without GPU support: the job runs on the CPU. "
-    f"To use an NVIDIA GPU: {with_cuda()}"
-)
 
 
 @dataclass(frozen=True)
@@ -87,7 +82,7 @@ def try_job(
     began = time.monotonic()
     with opened(job, model) as work:
         part = asked.choose(work.plans)
-        done_now = _see_through(work, workers, partial(_begin_part, part))
+        done_now = _see_through(work, workers, partial(begin_part, part))
         totals = write_tried_out(CommittedRows.at(work.manifest.output.url), part)
         _refuse_without_answers(work.manifest, totals)
     summary = TriedOut(
@@ -118,13 +113,17 @@ def _drive(
 ) -> Summary:
     began = time.monotonic()
     with opened(job, model) as work:
-        done_now = _see_through(work, workers, open_output)
+        try:
+            done_now = _see_through(work, workers, open_output)
+        finally:
+            note_seconds(work.manifest.output, time.monotonic() - began)
         _refuse_without_answers(work.manifest, sum(work.manifest.finished_shards().values(), Tally()))
         totals = work.manifest.finish(work.plans)
     summary = Summary(
         name=job.name,
         output=work.config.output.path,
         shards=len(work.plans),
+        held=tuple(held_at(work.manifest.output.url)),
         totals=totals,
         rows=done_now.rows,
         tokens=done_now.total_tokens,
@@ -179,7 +178,8 @@ def _begin(manifest: Manifest, run: Run) -> Commit | None:
     return manifest.commit_shard
 
 
-def _begin_part(part: Part, manifest: Manifest, run: Run) -> Commit:
+def begin_part(part: Part, manifest: Manifest, run: Run) -> Commit:
+    """Begins a try-out, or goes on with it. Raises OutputError where the job has no place for one."""
     output = manifest.output.url
     if manifest.begin():
         raise OutputError(
@@ -211,35 +211,8 @@ def _work(
     job: JobConfig, run: Run, manifest: Manifest, build: WorkerFactory, commit: Commit, ray: RayCluster
 ) -> None:
     """Works on Ray until every shard is committed."""
-    lookout = ray.join()
-    machines = lookout.sight.nodes
-    cluster = _usable(job.cluster, machines) if ray.local else job.cluster
-    slot, _ = share_out(cluster, machines)
-    if ray.local:
-        check_room(slot, machines)
     assembly: Chores[ShardPlan, Tally] = Chores(commit)
-    pool = RayPool(
-        build,
-        slot,
-        lambda nodes: share_out(cluster, nodes)[1],
-        lookout,
-        job.cluster.patience,
-        stall=job.retry.row_deadline * job.retry.max_attempts + _STALL_SLACK,
-    )
-    with JobScreen(job.name, run, manifest.output) as screen:
-        if cluster != job.cluster:
-            screen.say(_NO_GPU)
-        try:
-            run.work(pool, assembly, screen, CHUNK_ROWS if slot.gpus else FIRST_ROWS)
-        finally:
-            # Before anything else: whoever stops a job may not wait for long.
-            pool.close()
-
-
-def _usable(cluster: ClusterConfig, machines: Sequence[Node]) -> ClusterConfig:
-    """`cluster` without GPUs where that is left to us and this machine's llama.cpp can't use them."""
-    if cluster.gpus_per_actor != "auto" or not any(node.gpus for node in machines):
-        return cluster
-    from pipeline.engine.llama_devices import sees_gpu
-
-    return cluster if sees_gpu() else cluster.model_copy(update={"gpus_per_actor": 0.0})
+    with JobScreen(job.name, run, manifest.output) as screen, staffed(job, build, ray) as staff:
+        if staff.note:
+            screen.say(staff.note)
+        run.work(staff.pool, assembly, screen, staff.first_rows)

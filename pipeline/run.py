@@ -21,8 +21,6 @@ from pipeline.pulse import Pulse
 from pipeline.shard.shards import CHUNK_ROWS, Chunk, ShardPlan
 from pipeline.tally import Tally
 
-FIRST_ROWS = 64
-"""Rows of a CPU worker's chunks before its pace is known: something is committed soon, however slow it is."""
 TELL_AGAIN = 10
 """Times as many rows as were told of must have failed before a run speaks of failures again."""
 JUDGED_ROWS = 1000

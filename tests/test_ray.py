@@ -23,18 +23,23 @@ from pipeline.config import JobConfig
 from pipeline.driver import retry_job, run_job, try_job
 from pipeline.engine.sequence import Generation
 from pipeline.errors import ConfigError, ModelError, OutputError, StorageError, WorkersExhausted
+from pipeline.failures import Failures, Reason
 from pipeline.model.models import LocalModel
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
 from pipeline.output.records import recorded_job
 from pipeline.output.verify import verify
+from pipeline.plan.checked import Checked
+from pipeline.plan.estimate import Estimate
+from pipeline.plan.held import held_at
 from pipeline.plan.opened import manifest_of
 from pipeline.plan.try_out import TryOut
+from pipeline.planner import plan_job
 from pipeline.pulse import Pulse
 from pipeline.report.status import status
 from pipeline.report.summary import Summary
 from pipeline.request.rows import Row
-from pipeline.shard.shards import list_shards, plan_shard
+from pipeline.shard.shards import Chunk, ShardPlan, list_shards, plan_shard
 from pipeline.storage import Storage
 from pipeline.worker import Identity, Worker
 
@@ -227,6 +232,41 @@ def test_a_try_out_is_kept_by_the_job_and_refused_when_that_is_finished(case, ca
     with pytest.raises(OutputError, match="the job is finished, and every row has its answer"):
         try_job(case.job(), TryOut(10), Echoes, MODEL)
     assert verify(str(case.output), deep=True).problems == []
+
+
+def test_a_forecast_is_kept_with_its_sample_and_held_against_what_came(case, capsys):
+    case.shard("a", [f"row {n}" for n in range(300)])
+    case.shard("b", [f"row {n}" for n in range(100)])
+    job = case.job(cluster={"price_per_hour": 2.0})
+    forecast = plan_job(job, 40, Echoes, MODEL, check=Bounded(90))
+    assert forecast.numbers["rows"] == Estimate.known(400)
+    assert forecast.numbers["completion_tokens"] == Estimate.known(800)
+    assert (forecast.checked.rows, forecast.checked.refused_rows) == (400, 10)
+    assert forecast.rows_left == 400 - forecast.sampled < 400
+    assert {"cost", "seconds", "cpu_hours", "output_bytes"} <= forecast.numbers.keys()
+    assert pq.read_table(case.output / "tryout.parquet").num_rows == forecast.sampled
+    assert not (case.output / "_SUCCESS").exists()
+    assert case.run().rows == forecast.rows_left
+    assert "against the forecast: " in capsys.readouterr().out
+    found = {number.name: number.came for number in held_at(str(case.output))}
+    assert (found["rows"], found["completion_tokens"]) == (400, 800)
+    assert found["seconds"] > 0
+    with pytest.raises(OutputError, match="the job is finished"):
+        plan_job(job, 40, Echoes, MODEL, check=Bounded(90))
+    assert verify(str(case.output), deep=True).problems == []
+
+
+@dataclass
+class Bounded:
+    """Refuses the rows of a shard from a number on, and counts three tokens for each of the others."""
+
+    rows: int
+
+    def __call__(self, task: tuple[ShardPlan, Chunk]) -> Checked:
+        plan, chunk = task
+        bad = max(0, chunk.stop - max(chunk.start, self.rows)) if plan.shard.name.startswith("b") else 0
+        reasons = [Reason("invalid_request", "why?", bad, chunk.shard, "b-99")] if bad else []
+        return Checked(chunk.rows, 3 * (chunk.rows - bad), Failures.of(reasons))
 
 
 def test_an_output_inside_of_its_input_is_not_taken_for_input(case):

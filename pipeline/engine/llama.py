@@ -186,6 +186,11 @@ class LlamaFile:
         return int(lib.llama_model_size(self.handle))
 
     @property
+    def dimensions(self) -> int:
+        """The length of its vectors."""
+        return int(lib.llama_model_n_embd_out(self.handle))
+
+    @property
     def parameters(self) -> int:
         """How many numbers the model has."""
         return int(lib.llama_model_n_params(self.handle))

@@ -67,7 +67,7 @@ class LlamaEmbeddingModel:
         self._memory = lib.llama_get_memory(self._context.value)
         self._batch = LlamaBatch(capacity)
         self.vocabulary = LlamaVocabulary(file)
-        self.dimensions: int = lib.llama_model_n_embd_out(file.handle)
+        self.dimensions = file.dimensions
         self.context = settings.context
         self.batch_tokens = settings.batch
         self.max_sequences = settings.sequences

@@ -11,6 +11,7 @@ from pipeline.output.commits import Commits
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.records import (
     DRAFT,
+    FORECAST,
     KERNELS,
     PROGRESS,
     RECORD,
@@ -89,7 +90,8 @@ class Manifest(Commits):
             self._whole()
             self.retry = _retry(finished) + 1
             # In this order: at every moment one of the two is there.
-            record = self._record() | {"retry": self.retry, "kernels": finished.get("kernels", [])}
+            record = self._record() | {"retry": self.retry}
+            record |= {name: finished[name] for name in ("kernels", "forecast") if name in finished}
             self.output.overwrite(RECORD, lambda file: write_record(file, record))
             self.output.remove(SUCCESS)
             return self.retry
@@ -128,6 +130,8 @@ class Manifest(Commits):
             done["cpu_repack"] = note
         if kernels := self._kernels():
             done["kernels"] = kernels
+        if forecast := self._recorded(FORECAST) or (self._recorded(RECORD) or {}).get("forecast"):
+            done["forecast"] = forecast
         self._write(SUCCESS, self._record() | done)
 
     def _kernels(self) -> list[dict[str, Any]]:
@@ -198,6 +202,7 @@ class Manifest(Commits):
             *own,
             *drafts,
             *kernels,
+            FORECAST,
             PROGRESS,
             RECORD,
             REPACK,

@@ -29,7 +29,7 @@ def write_tried_out(answers: CommittedRows, part: Part) -> Tally:
 
     def tables() -> Iterator[pa.Table]:
         nonlocal tally
-        for table in _tables(answers, part):
+        for table in tables_of(answers, part):
             tally += count(table)
             yield with_vectors(table, lengths)
 
@@ -42,7 +42,8 @@ def write_tried_out(answers: CommittedRows, part: Part) -> Tally:
     return tally
 
 
-def _tables(answers: CommittedRows, part: Part) -> Iterator[pa.Table]:
+def tables_of(answers: CommittedRows, part: Part) -> Iterator[pa.Table]:
+    """The answers to the part's rows, as far as they are committed, in order."""
     for shard, chunks in sorted(part.items()):
         for start, table in answers.tables(shard, lambda schema: schema.names, _ROWS):
             chosen = _chosen(chunks, start, start + len(table))

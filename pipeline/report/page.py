@@ -15,7 +15,9 @@ from pipeline import __version__
 from pipeline.errors import ConfigError
 from pipeline.output.committed import CommittedRows
 from pipeline.output.records import REPORT, WORK
+from pipeline.plan.held import held_at
 from pipeline.report.asked import Place, asked
+from pipeline.report.forecast_text import held_rows
 from pipeline.report.progress import span
 from pipeline.report.row_batch import RowBatch
 from pipeline.report.sections import moment, sections
@@ -92,6 +94,7 @@ def _context(answers: CommittedRows, survey: Survey, state: Status) -> dict[str,
         "tiles": _tiles(survey.tally, state.tally, answers.rows),
         "settings": _settings(answers),
         "request": _request(answers),
+        "forecast": held_rows(held_at(answers.manifest.output.url)),
     } | sections(survey, _asked(answers, survey))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.output.records import TRY_OUT
+from pipeline.plan.held import Held
+from pipeline.report.forecast_text import held_lines
 from pipeline.report.progress import span
 from pipeline.tally import Tally
 
@@ -62,9 +64,10 @@ class _OneRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary(_OneRun):
-    """A finished job."""
+    """A finished job. held: its forecast against what came, if there was one."""
 
     shards: int
+    held: tuple[Held, ...] = ()
 
     def __str__(self) -> str:
         totals = self.totals
@@ -72,6 +75,7 @@ class Summary(_OneRun):
             f"{self.name}: {totals.rows:,} rows in {self.shards:,} shard{'' if self.shards == 1 else 's'}; "
             f"{totals.succeeded:,} succeeded, {totals.failed:,} with an error",
             *self._counts(),
+            *held_lines(self.held),
             f"answers: {self.output}/responses    check them: nightherd verify {self.output}",
             self._look_at("responses"),
         ]
