@@ -107,19 +107,6 @@ def test_one_request_outlives_the_cancel_of_its_equal(case):
     assert len(second.result.result(10).choices[0].content) == 30
 
 
-def test_deltas_come_before_the_answer_and_add_up_to_it(case):
-    seen: list[Any] = []
-    handle = case.service.ask(asks(CHAT, max_tokens=30, n=2, seed=1), "r", listen=seen.extend)
-    before: list[int] = []
-    handle.result.add_done_callback(lambda _: before.append(len(seen)))
-    answer = handle.result.result(10)
-    assert before == [len(seen)]
-    for index, choice in enumerate(answer.choices):
-        mine = [delta for delta in seen if delta.choice == index]
-        assert "".join(delta.text for delta in mine) == choice.content
-        assert [delta.finish_reason for delta in mine] == [None] * (len(mine) - 1) + [choice.finish_reason]
-
-
 def test_a_broken_engine_breaks_what_is_under_way_and_refuses_what_comes(case):
     with case.gate:
         handle = case.service.ask(asks(CHAT), "r")

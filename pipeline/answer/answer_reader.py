@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 
 from pipeline.answer.answer import Choice, Generated, ToolCall, Usage
+from pipeline.answer.logprob_stream import LogprobStream
 from pipeline.answer.logprobs import LogprobWriter, prompt_text
 from pipeline.constraint.constraints import constraint_of
 from pipeline.engine.model import Vocabulary
 from pipeline.engine.sequence import Generation
-from pipeline.request.schema import ChatRequest, CompletionRequest, GenerationFields
+from pipeline.request.schema import ChatRequest, CompletionRequest
 from pipeline.text.call_ids import nine_letters
 from pipeline.text.chat_format import ChatFormats
-from pipeline.text.pieces import Pieces
+from pipeline.text.pieces import Piece, Pieces
 from pipeline.text.reply import Reply
 from pipeline.text.template_nature import CallIds
+
+Asked = ChatRequest | CompletionRequest
 
 
 class AnswerReader:
@@ -29,71 +33,81 @@ class AnswerReader:
         and calls."""
         self._fingerprint = fingerprint
         self._vocabulary = vocabulary
-        self._logprobs = LogprobWriter(vocabulary) if vocabulary else None
+        self._writer = LogprobWriter(vocabulary) if vocabulary else None
         self._pieces = Pieces(vocabulary) if vocabulary else None
         self._formats = formats or ChatFormats(None)
 
     def read(
-        self, request: GenerationFields, generations: Sequence[Generation], name: str, *, reused: bool = False
+        self, request: Asked, generations: Sequence[Generation], name: str, *, reused: bool = False
     ) -> Generated:
         """generations: one for each of the `n` choices. name: the request's, which makes the ids of calls.
         reused: they were computed for an earlier, equal request."""
-        echo = ""
-        if isinstance(request, ChatRequest):
-            choices = self._chat(request, generations, name)
-        else:
-            assert isinstance(request, CompletionRequest)
-            echo = prompt_text(request.prompt, self._vocabulary) if request.echo else ""
-            choices = self._completion(request, generations, echo)
         first = generations[0]
         return Generated(
-            choices=tuple(choices),
+            choices=tuple(
+                self.choice(request, generation, name, index) for index, generation in enumerate(generations)
+            ),
             usage=Usage(
                 first.prompt_tokens,
                 sum(generation.completion_tokens for generation in generations),
                 first.prompt_tokens if reused else first.cached_tokens,
             ),
-            echo=echo,
-            complete=None if constraint_of(request) is None else all(g.complete for g in generations),
+            echo=self.echo(request),
+            complete=None if not _is_guided(request) else all(g.complete for g in generations),
             decisions=first.decisions,
             seconds=None if reused else max(generation.seconds for generation in generations),
             reused=reused,
         )
 
-    def _chat(self, request: ChatRequest, generations: Sequence[Generation], name: str) -> list[Choice]:
-        chat = self._formats.of(request)
-        guided = constraint_of(request) is not None
-        marks = chat.marks(tools=bool(request.offered))
-        piece = self._pieces.showing(marks) if self._pieces else None
-        choices = []
-        for index, generation in enumerate(generations):
-            reply = chat.reply(request, generation.text, guided=guided)
-            calls = self._calls(reply, chat.call_ids, name, index)
-            logprobs = self._logprobs.chat(generation, piece) if self._logprobs else None
-            reason = finish_reason(generation, bool(calls))
-            choices.append(Choice(reply.content, reason, reply.reasoning, calls, logprobs))
-        return choices
-
-    def _completion(
-        self, request: CompletionRequest, generations: Sequence[Generation], echo: str
-    ) -> list[Choice]:
-        echoed = echo if request.echo else None
-        return [
-            Choice(
-                generation.text,
-                finish_reason(generation),
-                logprobs=self._logprobs.completion(generation, echoed) if self._logprobs else None,
-            )
-            for generation in generations
-        ]
-
-    def _calls(self, reply: Reply, ids: CallIds, name: str, index: int) -> tuple[ToolCall, ...]:
-        return tuple(
-            ToolCall(self.call_id(ids, call.name, name, index, place), call.name, call.arguments)
-            for place, call in enumerate(reply.calls)
+    def choice(self, request: Asked, generation: Generation, name: str, index: int) -> Choice:
+        """The choice of this index."""
+        if not isinstance(request, ChatRequest):
+            echo = self.echo(request) if request.echo else None
+            logprobs = self._writer.completion(generation, echo) if self._writer else None
+            return Choice(generation.text, finish_reason(generation), logprobs=logprobs)
+        reply = self._formats.of(request).reply(request, generation.text, guided=_is_guided(request))
+        choice = self._of_chat(request, reply, name, index)
+        return replace(
+            choice,
+            finish_reason=finish_reason(generation, bool(reply.calls)),
+            logprobs=self._writer.chat(generation, self._piece(request)) if self._writer else None,
         )
 
-    def call_id(self, form: CallIds, function: str, *place: object) -> str:
+    def growing(self, request: Asked, name: str, index: int) -> Callable[[str], Choice]:
+        """Reads what is certain of a choice from its text so far; it has no finish_reason yet."""
+        if not isinstance(request, ChatRequest):
+            return lambda text: Choice(text, "")
+        growing = self._formats.of(request).growing(request, guided=_is_guided(request))
+        return lambda text: self._of_chat(request, growing.certain(text), name, index)
+
+    def logprob_stream(self, request: Asked) -> LogprobStream | None:
+        """None where the request asks for no log-probabilities."""
+        if self._writer is None or request.top is None:
+            return None
+        before = None if isinstance(request, ChatRequest) else len(self.echo(request))
+        return LogprobStream(self._writer, self._piece(request) or self._writer.vocabulary.piece, before)
+
+    def echo(self, request: Asked) -> str:
+        """The prompt's text, where it stands before the answer."""
+        if not isinstance(request, CompletionRequest) or not request.echo:
+            return ""
+        return prompt_text(request.prompt, self._vocabulary)
+
+    def _of_chat(self, request: ChatRequest, reply: Reply, name: str, index: int) -> Choice:
+        ids = self._formats.of(request).call_ids
+        calls = tuple(
+            ToolCall(self._call_id(ids, call.name, name, index, place), call.name, call.arguments)
+            for place, call in enumerate(reply.calls)
+        )
+        return Choice(reply.content, "", reply.reasoning, calls)
+
+    def _piece(self, request: Asked) -> Piece | None:
+        """The bytes of an answer's tokens, where some of them are control tokens."""
+        if self._pieces is None or not isinstance(request, ChatRequest):
+            return None
+        return self._pieces.showing(self._formats.of(request).marks(tools=bool(request.offered)))
+
+    def _call_id(self, form: CallIds, function: str, *place: object) -> str:
         """In the form in which the model's template takes it back. place: the request's name, the index of
         the choice, and that of the call."""
         if form == "named":
@@ -105,6 +119,10 @@ class AnswerReader:
         """The same job gives the same row the same id, however often it is tried."""
         name = "\0".join(map(str, (self._fingerprint, *place)))
         return blake2b(name.encode(), digest_size=12).hexdigest()
+
+
+def _is_guided(request: Asked) -> bool:
+    return constraint_of(request) is not None
 
 
 def finish_reason(generation: Generation, calls: bool = False) -> str:

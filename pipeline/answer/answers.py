@@ -20,7 +20,7 @@ from pipeline.errors import RowError
 from pipeline.failures import Failures, Reason
 from pipeline.native.kernels import system_fingerprint
 from pipeline.request.rows import Row
-from pipeline.request.schema import EmbeddingRequest, GenerationFields
+from pipeline.request.schema import ChatRequest, CompletionRequest, EmbeddingRequest
 from pipeline.tally import Tally
 from pipeline.text.chat_format import ChatFormats
 
@@ -93,7 +93,7 @@ class Answers:
         self, row: Row, choices: Sequence[Generation], attempts: int, prefix: str, *, reused: bool
     ) -> Record:
         request = row.request
-        assert isinstance(request, GenerationFields)
+        assert isinstance(request, ChatRequest | CompletionRequest)
         answer = self._reader.read(request, choices, row.custom_id, reused=reused)
         record = self._head(row.custom_id, attempts) | columns_of(request, answer)
         record["id"] = f"{prefix}-{self._reader.digest(row.custom_id)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.answer.answer import Generated, Logprobs
+from pipeline.answer.answer import Logprobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +31,3 @@ class Delta:
     calls: tuple[CallDelta, ...] = ()
     logprobs: Logprobs | None = None
     finish_reason: str | None = None
-
-
-def whole_deltas(answer: Generated) -> list[Delta]:
-    """The answer at once: one delta for each choice."""
-    return [
-        Delta(
-            index,
-            answer.echo + (choice.content or ""),
-            choice.reasoning or "",
-            tuple(CallDelta(at, call.id, call.name, call.arguments) for at, call in enumerate(choice.calls)),
-            choice.logprobs,
-            choice.finish_reason,
-        )
-        for index, choice in enumerate(answer.choices)
-    ]

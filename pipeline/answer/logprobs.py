@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,6 +14,11 @@ from pipeline.engine.sequence import Generation
 from pipeline.text.pieces import Piece
 
 Record = dict[str, Any]
+
+Placed = tuple[TokenLogprob, int]
+"""A token, and the place in the text where it begins."""
+# A token's text, what is known of it, and its place.
+_Entry = tuple[str, TokenLogprob | None, int]
 
 LOWEST = -9999.0
 """What OpenAI writes for a token that is as good as impossible; JSON has no infinity."""
@@ -32,8 +37,11 @@ class LogprobWriter:
         where some of them are control tokens."""
         if not generation.logprobs:
             return None
-        listed = (entry for entry, _ in self._listed(generation, piece))
-        return {"content": [self._content(entry) for entry in listed], "refusal": None}
+        return self.chat_shape(self._of_text(generation, piece))
+
+    def chat_shape(self, listed: Iterable[Placed]) -> Record:
+        """`listed` as a chat's log-probabilities."""
+        return {"content": [self._content(entry) for entry, _ in listed], "refusal": None}
 
     def completion(self, generation: Generation, echo: str | None = None) -> Record | None:
         """As `chat`. echo: the prompt's text, where the answer's text begins with it.
@@ -43,14 +51,25 @@ class LogprobWriter:
         if not generation.logprobs:
             return None
         asked = self._echoed(generation, echo) if echo is not None else []
-        found = [(self.text(e.token), e, at + len(echo or "")) for e, at in self._listed(generation)]
-        entries: list[tuple[str, TokenLogprob | None, int]] = [*asked, *found]
+        return self.completion_shape(self._of_text(generation), len(echo or ""), asked)
+
+    def completion_shape(
+        self, listed: Iterable[Placed], before: int, echoed: Sequence[_Entry] = ()
+    ) -> Record:
+        """`listed` as a completion's log-probabilities. before: characters before the answer's text.
+        echoed: the prompt's tokens."""
+        found: list[_Entry] = [(self.text(entry.token), entry, at + before) for entry, at in listed]
+        entries = [*echoed, *found]
         return {
             "tokens": [text for text, _, _ in entries],
             "token_logprobs": [entry and finite(entry.logprob) for _, entry, _ in entries],
             "top_logprobs": [entry and self._likeliest(entry) for _, entry, _ in entries],
             "text_offset": [at for _, _, at in entries],
         }
+
+    def listed(self, tokens: Iterable[Placed], stop: int) -> list[Placed]:
+        """Those that begin before character `stop`, and don't end the generation."""
+        return [(entry, at) for entry, at in tokens if at < stop and not self.vocabulary.is_eog(entry.token)]
 
     def text(self, token: int) -> str:
         return self.vocabulary.piece(token).decode(errors="replace") or self._names.get(token, "")
@@ -64,16 +83,12 @@ class LogprobWriter:
     def _tokenize(self, text: str) -> list[int]:
         return self.vocabulary.tokenize(text, add_special=False, parse_special=True)
 
-    def _listed(
-        self, generation: Generation, piece: Piece | None = None
-    ) -> Iterator[tuple[TokenLogprob, int]]:
-        """The tokens of the text, each with the place in the text where it begins."""
+    def _of_text(self, generation: Generation, piece: Piece | None = None) -> list[Placed]:
         pieces = map(piece or self.vocabulary.piece, (entry.token for entry in generation.logprobs))
-        for entry, at in zip(generation.logprobs, _offsets(pieces), strict=True):
-            if at < len(generation.text) and not self.vocabulary.is_eog(entry.token):
-                yield entry, at
+        placed = zip(generation.logprobs, Offsets().of(pieces), strict=True)
+        return self.listed(placed, len(generation.text))
 
-    def _echoed(self, generation: Generation, prompt: str) -> list[tuple[str, TokenLogprob | None, int]]:
+    def _echoed(self, generation: Generation, prompt: str) -> list[_Entry]:
         """The prompt's tokens. Which token is the first nobody says: it is what the others leave over."""
         entries = [entry for entry in generation.prompt_logprobs if entry]
         if len(entries) == len(generation.prompt_logprobs):
@@ -83,7 +98,7 @@ class LogprobWriter:
         first = whole.removesuffix(rest) if whole.endswith(rest) else b""
         # Some tokenizers begin a text with a blank of their own.
         before = len((first + rest).decode(errors="replace")) - len(prompt)
-        offsets = (max(0, at - before) for at in _offsets([first, *pieces]))
+        offsets = (max(0, at - before) for at in Offsets().of([first, *pieces]))
         texts = [first.decode(errors="replace"), *(self.text(entry.token) for entry in entries)]
         return list(zip(texts, [None, *entries], offsets, strict=True))
 
@@ -101,13 +116,21 @@ class LogprobWriter:
         return [self._token(token, logprob) for token, logprob in found.items()]
 
 
-def _offsets(pieces: Iterable[bytes]) -> Iterator[int]:
-    """Where each token begins, in characters; inside a character counts as where that begins."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    at = 0
-    for piece in pieces:
-        yield at
-        at += len(decoder.decode(piece))
+class Offsets:
+    """Where the tokens of a text begin, in characters; inside a character counts as where that begins."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._at = 0
+
+    def of(self, pieces: Iterable[bytes]) -> list[int]:
+        """Those of the next tokens, by their bytes."""
+        return [self._next(piece) for piece in pieces]
+
+    def _next(self, piece: bytes) -> int:
+        at = self._at
+        self._at += len(self._decoder.decode(piece))
+        return at
 
 
 def prompt_text(prompt: str | Sequence[int], vocabulary: Vocabulary | None) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 
 from pipeline.answer.answer import Answer
 from pipeline.answer.columns import columns_of
-from pipeline.request.schema import Request
+from pipeline.answer.delta import CallDelta, Delta
+from pipeline.request.schema import ChatRequest, Request
 
 Record = dict[str, Any]
 
@@ -22,6 +23,32 @@ def body_of(
     system_fingerprint."""
     head = {"id": id, "created": created, "model": model, "system_fingerprint": fingerprint}
     return to_openai(head | columns_of(request, answer))
+
+
+def chunk_choice(request: Request, delta: Delta) -> Record:
+    """A delta as a choice of a chunk: of `chat.completion.chunk`, or of a completion's `text_completion`.
+
+    The role, which a chat's first delta has, is not in it."""
+    if not isinstance(request, ChatRequest):
+        return _completion_choice(
+            {
+                "index": delta.choice,
+                "text": delta.text,
+                "finish_reason": delta.finish_reason,
+                "logprobs": delta.logprobs,
+            }
+        )
+    added = {
+        "content": delta.text,
+        "reasoning_content": delta.reasoning,
+        "tool_calls": [_call_delta(call) for call in delta.calls],
+    }
+    return {
+        "index": delta.choice,
+        "delta": {name: value for name, value in added.items() if value},
+        "finish_reason": delta.finish_reason,
+        "logprobs": delta.logprobs,
+    }
 
 
 def to_openai(record: Mapping[str, Any]) -> Record:
@@ -53,6 +80,13 @@ def _chat_choice(choice: Mapping[str, Any]) -> Record:
         "finish_reason": choice["finish_reason"],
         "logprobs": logprobs and {name: logprobs[name] for name in ("content", "refusal")},
     }
+
+
+def _call_delta(call: CallDelta) -> Record:
+    if call.id is None:
+        return {"index": call.index, "function": {"arguments": call.arguments}}
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"index": call.index, "id": call.id, "type": "function", "function": function}
 
 
 def _completion_choice(choice: Mapping[str, Any]) -> Record:

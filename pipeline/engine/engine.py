@@ -296,6 +296,7 @@ class Engine:
             row.lead.followers -= 1
             if not row.lead.followers:
                 row.lead.first_logits = None
+            row.lead = None  # Thrown out, it begins by itself.
 
     def _finish(self, row: Sequence, reason: FinishReason) -> None:
         generation = row.finish(reason, self._clock())

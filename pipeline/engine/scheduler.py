@@ -143,7 +143,9 @@ class Scheduler:
         """How many of the slot's cells a row may take over. The last token of its beginning is decoded by
         the row itself, for the logits after it, unless its lead has them or is about to."""
         common, whole = slot.common(row), len(row.beginning)
-        if common == whole and row.lead and (row.lead.first_logits is not None or slot.row is row.lead):
+        lead = row.lead
+        about_to = lead is not None and slot.row is lead and lead.state is State.PREFILL
+        if common == whole and lead and (lead.first_logits is not None or about_to):
             return whole
         return min(common, whole - 1)
 

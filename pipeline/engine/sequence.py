@@ -252,6 +252,10 @@ class Sequence:
             seconds=0.0 if self.started is None else now - self.started,
         )
 
+    def so_far(self) -> str:
+        """The text that is certain while the row runs: no stop string can take it back."""
+        return self._stream.so_far()
+
     def rewind(self) -> None:
         """Back to waiting, with nothing in the cache. What was generated stays generated."""
         self.state, self.slot, self.filled = State.WAITING, -1, 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 
 class TextStream:
@@ -35,6 +35,11 @@ class TextStream:
         self._stopped = self._append(self._decoder.decode(own))
         return self._stopped
 
+    def so_far(self) -> str:
+        """The text but for an end with which a stop string may begin."""
+        self._parts = ["".join(self._parts)]
+        return self._parts[0] + self._tail[: len(self._tail) - begun(self._tail, self._stops)]
+
     def finish(self) -> str:
         """The whole text. Bytes of a character that never became whole become U+FFFD."""
         if not self._stopped:
@@ -54,3 +59,12 @@ class TextStream:
         self._parts.append(self._tail[:safe])
         self._tail = self._tail[safe:]
         return False
+
+
+def begun(text: str, marks: Sequence[str]) -> int:
+    """The length of the longest end of `text` with which one of `marks` begins but does not end."""
+    longest = max(map(len, marks), default=0)
+    for at in range(max(0, len(text) - longest + 1), len(text)):
+        if any(mark.startswith(text[at:]) for mark in marks):
+            return len(text) - at
+    return 0

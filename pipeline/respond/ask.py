@@ -17,7 +17,7 @@ from pipeline.engine.sequence import Sequence as Generating
 from pipeline.engine.submission import NewSequence
 from pipeline.engine.text import TextStream
 from pipeline.errors import RowError
-from pipeline.request.schema import CompletionRequest, GenerationFields
+from pipeline.request.schema import ChatRequest, CompletionRequest
 from pipeline.text.pieces import Piece
 
 # What a request says of its sampling, by the names that the engine knows.
@@ -47,7 +47,7 @@ class Ask:
     beginning of its answer."""
 
     name: str
-    request: GenerationFields
+    request: ChatRequest | CompletionRequest
     tokens: list[int]
     piece: Piece
     guide: LabelGuide | None = None
@@ -104,7 +104,7 @@ class Ask:
         return int.from_bytes(blake2b(name.encode("utf-8", "replace"), digest_size=8).digest())
 
 
-def key_of(request: GenerationFields) -> bytes | None:
+def key_of(request: ChatRequest | CompletionRequest) -> bytes | None:
     """Equal for requests with one and the same answer; None where a seed of the row's own draws it."""
     if _draws(request) and request.seed is None:
         return None
@@ -113,12 +113,12 @@ def key_of(request: GenerationFields) -> bytes | None:
     return blake2b(asked.encode(), digest_size=16).digest()
 
 
-def _draws(request: GenerationFields) -> bool:
+def _draws(request: ChatRequest | CompletionRequest) -> bool:
     """Whether chance has a say."""
     return bool(request.temperature or request.xtc_probability)
 
 
-def _params(request: GenerationFields, seed: int, vocabulary: Vocabulary) -> SamplingParams:
+def _params(request: ChatRequest | CompletionRequest, seed: int, vocabulary: Vocabulary) -> SamplingParams:
     asked = {name: getattr(request, name) for name in _SAMPLING}
     cuts = {name: getattr(request, name) for name in _LABEL_CUTS if name in request.model_fields_set}
     return SamplingParams(
@@ -126,6 +126,6 @@ def _params(request: GenerationFields, seed: int, vocabulary: Vocabulary) -> Sam
     )
 
 
-def echoes(request: GenerationFields) -> bool:
+def echoes(request: ChatRequest | CompletionRequest) -> bool:
     """Whether the log-probabilities of the prompt's own tokens are asked for."""
     return isinstance(request, CompletionRequest) and request.echo and request.top is not None

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pipeline.answer.answer import Answer
 from pipeline.answer.answer_reader import AnswerReader
-from pipeline.answer.delta import whole_deltas
+from pipeline.answer.answer_stream import AnswerStream
 from pipeline.engine.model import Vocabulary
 from pipeline.engine.priority import Deadlines, Priority
 from pipeline.engine.runner import Runner
@@ -17,7 +17,7 @@ from pipeline.errors import RowError
 from pipeline.pulse import Pulse
 from pipeline.request.schema import Request
 from pipeline.respond.about import About
-from pipeline.respond.ask import Ask, Generations
+from pipeline.respond.ask import Ask, Generations, echoes
 from pipeline.respond.handle import Handle, then
 from pipeline.respond.preparation import GenerativePreparation
 from pipeline.respond.service import Listen
@@ -64,13 +64,13 @@ class GenerativeService:
     ) -> Handle[Answer]:
         """As `Service`."""
         ask = self.prepare(request, name)
-        submission = self._runner.submit(ask.sequences(self.vocabulary, self._deadlines, priority))
+        stream = listen and AnswerStream(self._reader, ask.request, name, listen, at_once=echoes(ask.request))
+        submission = self._runner.submit(
+            ask.sequences(self.vocabulary, self._deadlines, priority), stream.watch if stream else None
+        )
 
         def answer(outcomes: list[Outcome]) -> Answer:
-            found = self._reader.read(ask.request, ask.generations(outcomes).choices, name)
-            if listen:
-                listen(whole_deltas(found))
-            return found
+            return self._reader.read(ask.request, ask.generations(outcomes).choices, name)
 
         return Handle(then(submission.outcomes, answer))
 

@@ -26,6 +26,8 @@ Tools = Mapping[str, Any]
 _BARE = re.compile(r"\s*(?:<\|python_tag\|>)?\s*")
 _BETWEEN = re.compile(r"\s*[,;]?\s*")
 _NAME = re.compile(r"\s*(?P<name>[\w.-]{1,64}?)\s*")
+_WORD = re.compile(r"<[^<>]+>|[^<>\s]+")
+_FLEXIBLE = re.compile(rf"(\s+|{re.escape(MADE_UP)}|string=\"true\")")
 _ARGUMENTS = ("arguments", "parameters")
 _BESIDE = {"id", "type", "index", "tool_call_id"}
 
@@ -50,7 +52,7 @@ class CallReader:
 
     def read(self, text: str, tools: Tools) -> tuple[list[Call], str]:
         """The calls, and the text around them; no calls and all of the text where there are none."""
-        calls, left = self._marked(text, tools) if self._is_marked else ([], [text])
+        calls, left = self.marked(text, tools) if self.is_marked else ([], [text])
         if calls:
             return calls, self._section.sub("", "".join(left)) if self.form.section else "".join(left)
         bare = self._bare(text, tools)
@@ -58,17 +60,35 @@ class CallReader:
 
     def starts(self, text: str) -> int:
         """Where the first mark of a call stands; -1 where there is none."""
-        found = [
-            at for mark in (self.form.begin.strip(), *self.form.section[:1]) if (at := text.find(mark)) >= 0
-        ]
-        return min(found, default=-1) if self.form.begin else -1
+        found = [at for mark in self.first_marks if (at := text.find(mark)) >= 0]
+        return min(found, default=-1)
 
     @property
-    def _is_marked(self) -> bool:
+    def first_marks(self) -> tuple[str, ...]:
+        """With one of these begin all calls together; none where calls have no marks."""
+        return (self.form.begin.strip(), *self.form.section[:1]) if self.form.begin else ()
+
+    @cached_property
+    def all_marks(self) -> tuple[str, ...]:
+        """How the marks begin that may be cut out of a text with calls."""
+        begin = self.form.begin.strip()
+        words = [word for text in self.form.section for word in _WORD.findall(text)]
+        marks = (begin, self._inner_begin, *words)
+        return tuple({_FLEXIBLE.split(mark.strip(), maxsplit=1)[0] for mark in marks if mark})
+
+    @property
+    def _inner_begin(self) -> str:
+        """Qwen3-Coder leaves out the outer mark of a call at times."""
+        inner = self.form.begin.rstrip().rpartition(">")[2].strip()
+        return inner if self.form.kind == "tagged" and inner.startswith("<") else ""
+
+    @property
+    def is_marked(self) -> bool:
         """A bracket alone could begin anything."""
         return self.form.begin.strip() not in ("", "[")
 
-    def _marked(self, text: str, tools: Tools) -> tuple[list[Call], list[str]]:
+    def marked(self, text: str, tools: Tools) -> tuple[list[Call], list[str]]:
+        """The calls between marks, and the pieces of text around them."""
         calls: list[Call] = []
         left: list[str] = []
         at = 0
@@ -179,9 +199,7 @@ class CallReader:
     def _begin(self) -> re.Pattern[str]:
         begin = self.form.begin
         found = _flexible(begin.strip())
-        inner = begin.rstrip().rpartition(">")[2].strip()
-        if self.form.kind == "tagged" and inner.startswith("<"):
-            # Qwen3-Coder leaves out the outer mark at times.
+        if inner := self._inner_begin:
             outer = begin[: begin.rindex(inner)].strip()
             found = rf"(?:{_flexible(outer)}\s*)?{_flexible(inner)}"
         return re.compile(found)
@@ -219,7 +237,7 @@ class CallReader:
 
     @cached_property
     def _section(self) -> re.Pattern[str]:
-        marks = [mark for text in self.form.section for mark in re.findall(r"<[^<>]+>|[^<>\s]+", text)]
+        marks = [mark for text in self.form.section for mark in _WORD.findall(text)]
         return re.compile("|".join(map(_flexible, marks)))
 
 
@@ -243,7 +261,7 @@ def _items(value: Any) -> Iterator[Any]:
 def _flexible(mark: str) -> str:
     """A pattern for a mark: models are free with blanks, and make up ids."""
     parts = []
-    for word in re.split(rf"(\s+|{re.escape(MADE_UP)}|string=\"true\")", mark):
+    for word in _FLEXIBLE.split(mark):
         if word.isspace():
             parts.append(r"\s*")
         elif word == MADE_UP:

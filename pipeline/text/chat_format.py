@@ -13,6 +13,7 @@ from pipeline.request.schema import ChatRequest
 from pipeline.text import harmony
 from pipeline.text.call_writer import write_calls
 from pipeline.text.chat_template import ChatTemplate
+from pipeline.text.growing_reply import GrowingReply
 from pipeline.text.reasoning import reasoning_marks, wrapper_marks
 from pipeline.text.reply import Reply, ReplyReader
 from pipeline.text.template_nature import SOME_TOOL, CallIds, TemplateNature, Turn, nature_of, tells_tools
@@ -88,6 +89,16 @@ class ChatFormat:
         """What the text of an answer means. guided: a constraint ruled it from its first token on."""
         return self._reader.read(
             text,
+            {tool.function.name: tool.function.parameters for tool in request.offered},
+            parallel=request.parallel_tool_calls is not False,
+            guided=guided,
+            opened=self._opens(request),
+        )
+
+    def growing(self, request: ChatRequest, *, guided: bool) -> GrowingReply:
+        """As `reply`, for a text that comes piece by piece."""
+        return GrowingReply(
+            self._reader,
             {tool.function.name: tool.function.parameters for tool in request.offered},
             parallel=request.parallel_tool_calls is not False,
             guided=guided,

@@ -30,9 +30,10 @@ class Channels:
     calls: list[Call] = field(default_factory=list)
 
 
-def read_channels(text: str, tools: frozenset[str]) -> Channels | None:
+def read_channels(text: str, tools: frozenset[str], *, whole: bool = True) -> Channels | None:
     """None for a text that isn't in channels. tools: the functions that may be called; a message to
-    anybody else is content, as it stands."""
+    anybody else is content, as it stands. whole: more may come if not, and what it could change is left out.
+    """
     if "<|message|>" not in text:
         return None
     found = Channels()
@@ -40,8 +41,9 @@ def read_channels(text: str, tools: frozenset[str]) -> Channels | None:
     for message in _messages(text):
         found.content += _rest(text[at : message.start()])
         at = message.end()
-        _take(message, tools, found)
-    found.content += _rest(text[at:])
+        if whole or at < len(text) or message["end"] or not _is_call(message, tools):
+            _take(message, tools, found)
+    found.content += _rest(text[at:]) if whole else []
     return found
 
 
@@ -53,9 +55,8 @@ def _messages(text: str) -> Iterator[re.Match[str]]:
 
 
 def _take(message: re.Match[str], tools: frozenset[str], found: Channels) -> None:
-    head, body = message["role"] + message["header"], message["body"]
-    # What is said to the assistant is said to nobody: gpt-oss begins some messages so.
-    recipient = _RECIPIENT.search(head.replace("to=assistant", ""))
+    body = message["body"]
+    recipient = _recipient(message)
     channel = _CHANNEL.findall(message["header"])[-1:]
     if recipient and tools:
         arguments = arguments_text(body)
@@ -67,6 +68,15 @@ def _take(message: re.Match[str], tools: frozenset[str], found: Channels) -> Non
         found.reasoning.append(body.strip())
     else:
         found.content.append(body)
+
+
+def _is_call(message: re.Match[str], tools: frozenset[str]) -> bool:
+    return bool(tools) and _recipient(message) is not None
+
+
+def _recipient(message: re.Match[str]) -> re.Match[str] | None:
+    # What is said to the assistant is said to nobody: gpt-oss begins some messages so.
+    return _RECIPIENT.search((message["role"] + message["header"]).replace("to=assistant", ""))
 
 
 def _rest(text: str) -> list[str]:

@@ -33,10 +33,10 @@ class ReplyReader:
     ) -> None:
         """form: how the model calls tools. reasoning: the marks around its reasoning. wrapper: the marks
         that some models put around the answer itself."""
-        self._form = form or BARE
-        self._calls = CallReader(self._form)
-        self._reasoning = reasoning
-        self._wrapper = wrapper
+        self.form = form or BARE
+        self.calls = CallReader(self.form)
+        self.reasoning = reasoning
+        self.wrapper = wrapper
 
     def read(
         self,
@@ -51,15 +51,15 @@ class ReplyReader:
         parallel: whether there may be more than one call; later ones are dropped if not.
         guided: a constraint ruled from the first token, which leaves no reasoning.
         opened: the prompt itself ends where the model begins to think."""
-        if self._form.kind == "harmony" and (reply := self._channels(text, tools or {}, parallel)):
+        if self.form.kind == "harmony" and (reply := self._channels(text, tools or {}, parallel)):
             return reply
         thought, rest = (None, text) if guided else self._split(text, opened, bool(tools))
-        rest = rest if guided else self._unwrapped(rest)
-        calls, content = self._calls.read(rest, tools) if tools else ([], rest)
+        rest = rest if guided else self.unwrapped(rest)
+        calls, content = self.calls.read(rest, tools) if tools else ([], rest)
         if not calls:
             return Reply(rest, thought)
         return Reply(
-            self._unwrapped(content).strip() or None, thought, tuple(calls if parallel else calls[:1])
+            self.unwrapped(content).strip() or None, thought, tuple(calls if parallel else calls[:1])
         )
 
     def _channels(self, text: str, tools: Mapping[str, Any], parallel: bool) -> Reply | None:
@@ -74,24 +74,24 @@ class ReplyReader:
 
     def _split(self, text: str, opened: bool, tools: bool) -> tuple[str | None, str]:
         """Reasoning that isn't closed goes on to the first call, or to the end of the text."""
-        if self._reasoning is None:
+        if self.reasoning is None:
             return None, text
-        begin, end = self._reasoning
+        begin, end = self.reasoning
         marked = text.lstrip().startswith(begin)
         if not marked and not opened:
             return None, text
         inside = text.lstrip().removeprefix(begin) if marked else text
         reasoning, closed, rest = inside.partition(end)
-        if not closed and tools and (call := self._calls.starts(inside)) >= 0:
+        if not closed and tools and (call := self.calls.starts(inside)) >= 0:
             reasoning, rest = inside[:call], inside[call:]
         return reasoning.strip() or None, rest.lstrip()
 
-    def _unwrapped(self, text: str) -> str:
+    def unwrapped(self, text: str) -> str:
         """Without the marks around the answer."""
-        if self._form == FUNCTIONARY:
+        if self.form == FUNCTIONARY:
             return _FIRST_CALL.sub(r">>>\1", text.removeprefix("all\n"), count=1)
-        if self._wrapper is None or not text.lstrip().startswith(self._wrapper[0]):
+        if self.wrapper is None or not text.lstrip().startswith(self.wrapper[0]):
             return text
-        begin, end = self._wrapper
+        begin, end = self.wrapper
         inside, _, after = text.lstrip().removeprefix(begin).partition(end)
         return inside.strip() + after

@@ -44,3 +44,21 @@ def test_the_text_ends_before_the_first_stop_string_to_become_whole(text, stops,
 def test_a_character_that_never_became_whole_is_replaced():
     assert stream_of([b"a\xc3"]) == ("a�", False)
     assert stream_of([b"a\xc3", b"b"]) == ("a�b", False)
+
+
+@given(
+    text=st.text(alphabet="abé", max_size=30),
+    stops=st.lists(st.text(alphabet="abé", min_size=1, max_size=4), max_size=3),
+    borders=st.lists(st.integers(0, 99), max_size=8),
+)
+def test_only_what_a_stop_string_may_begin_with_is_withheld(text, stops, borders):
+    pieces = cut(text.encode(), borders)
+    stream, seen = TextStream(pieces.__getitem__, tuple(stops)), [""]
+    for at in range(len(pieces)):
+        if stream.push(at):
+            break
+        seen.append(stream.so_far())
+        decoded = b"".join(pieces[: at + 1]).decode(errors="ignore")
+        held = decoded.removeprefix(seen[-1])
+        assert not held or any(stop.startswith(held) for stop in stops)
+    assert all(stream.finish().startswith(part) for part in seen)
