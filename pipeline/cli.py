@@ -83,9 +83,9 @@ def run(
         from pipeline.driver import run_job, try_job
 
         if asked:
-            try_job(job, asked)
+            typer.echo(try_job(job, asked, tell=_tell))
         else:
-            run_job(job)
+            typer.echo(run_job(job, tell=_tell))
 
 
 @app.command(help=cli_help.PLAN, short_help="Forecast a job.")
@@ -110,7 +110,7 @@ def plan(
         from pipeline.report.progress import Count
 
         with Count("rows checked") as count:
-            forecast = plan_job(job, sample, tell=count.show)
+            forecast = plan_job(job, sample, tell=count.show, say=_tell)
         typer.echo(json.dumps(forecast.to_dict(), indent=1) if as_json else forecast_text(forecast))
 
 
@@ -161,7 +161,8 @@ def retry(output: _Output, set: _Set = None) -> None:
         from pipeline.output.records import recorded_job
         from pipeline.storage import Storage
 
-        retry_job(recorded_job(Storage.at(output), [parse_setting(text) for text in set or []]))
+        job = recorded_job(Storage.at(output), [parse_setting(text) for text in set or []])
+        typer.echo(retry_job(job, tell=_tell))
 
 
 @app.command(help=cli_help.DOCTOR, short_help="What this machine or cluster has, and what is wrong.")
@@ -280,6 +281,10 @@ def export(
         split = f", those in {errors}" if errors else ""
         lines = f"{file}: {done.lines:,} of {done.rows:,} rows, {done.failed:,} with an error{split}"
         typer.echo(lines, err=STANDARD_OUTPUT in (file, errors))
+
+
+def _tell(line: str) -> None:
+    typer.echo(line, err=True)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,22 +9,21 @@ from functools import partial
 
 from pipeline.actors.answer_board import SharedAnswers
 from pipeline.actors.cluster import Slot, nodes, share_out
-from pipeline.actors.interrupts import check_interrupted
 from pipeline.actors.ray_cluster import RayCluster
 from pipeline.actors.ray_tasks import Chores
 from pipeline.actors.row_actor import RowWorker, WorkerFactory
 from pipeline.actors.staff import staffed
+from pipeline.beginning import Begin, Commit, begin_part, begin_whole, reopen
 from pipeline.config import JobConfig
-from pipeline.errors import ClusterLost, OutputError, WorkersExhausted
+from pipeline.errors import ClusterLost, WorkersExhausted
 from pipeline.model.models import LocalModel
-from pipeline.output.amendment import Amendment
 from pipeline.output.committed import CommittedRows
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
 from pipeline.output.tried_out import write_tried_out
 from pipeline.plan.held import held_at, note_seconds
-from pipeline.plan.opened import OpenJob, opened
-from pipeline.plan.try_out import Part, TryOut
+from pipeline.plan.opened import OpenJob, Tell, opened, silent
+from pipeline.plan.try_out import TryOut
 from pipeline.report.summary import Summary, TriedOut
 from pipeline.run import Run
 from pipeline.screen import JobScreen
@@ -57,35 +55,37 @@ class JobWorkers:
 
 
 Workers = Callable[[JobConfig, Fingerprint], WorkerFactory]
-Commit = Callable[[ShardPlan], Tally]
-"""Puts a shard whose rows have all come back into its place."""
-Open = Callable[[Manifest, Run], Commit | None]
-"""Begins with an output, or goes on with it; None where nothing is left to do."""
 
 
-def run_job(job: JobConfig, workers: Workers = JobWorkers, model: LocalModel | None = None) -> Summary:
-    """Runs a job to its end, or what is left of it, and prints its summary.
+def run_job(
+    job: JobConfig, workers: Workers = JobWorkers, model: LocalModel | None = None, tell: Tell = silent
+) -> Summary:
+    """Runs a job to its end, or what is left of it.
 
-    workers, model: stand-ins for the job's real workers and model. Raises JobError; what was committed
-    then stays, and the next call goes on from there.
+    workers, model: stand-ins for the job's real workers and model. tell: called with a line that a person
+    should read. Raises JobError; what was committed then stays, and the next call goes on from there.
     """
-    return _drive(job, workers, model, _begin)
+    return _drive(job, workers, model, begin_whole, tell)
 
 
 def try_job(
-    job: JobConfig, asked: TryOut, workers: Workers = JobWorkers, model: LocalModel | None = None
+    job: JobConfig,
+    asked: TryOut,
+    workers: Workers = JobWorkers,
+    model: LocalModel | None = None,
+    tell: Tell = silent,
 ) -> TriedOut:
-    """Answers some rows of a job in the job's own output, and prints its summary; as `run_job`.
+    """Answers some rows of a job in the job's own output; as `run_job`.
 
     The job stays unfinished. Raises OutputError where it is finished already, or being retried.
     """
     began = time.monotonic()
-    with opened(job, model) as work:
+    with opened(job, model, tell) as work:
         part = asked.choose(work.plans)
-        done_now = _see_through(work, workers, partial(begin_part, part))
+        done_now = _see_through(work, workers, partial(begin_part, part), tell)
         totals = write_tried_out(CommittedRows.at(work.manifest.output.url), part)
         _refuse_without_answers(work.manifest, totals)
-    summary = TriedOut(
+    return TriedOut(
         name=job.name,
         output=work.config.output.path,
         totals=totals,
@@ -96,30 +96,31 @@ def try_job(
         seconds=time.monotonic() - began,
         unread=work.note,
     )
-    print(summary)
-    return summary
 
 
-def retry_job(job: JobConfig, workers: Workers = JobWorkers, model: LocalModel | None = None) -> Summary:
-    """Runs the failed rows of a finished job again, and prints its new summary; as `run_job`."""
-    return _drive(job, workers, model, _reopen)
+def retry_job(
+    job: JobConfig, workers: Workers = JobWorkers, model: LocalModel | None = None, tell: Tell = silent
+) -> Summary:
+    """Runs the failed rows of a finished job again; as `run_job`."""
+    return _drive(job, workers, model, reopen, tell)
 
 
 def _drive(
     job: JobConfig,
     workers: Workers,
     model: LocalModel | None,
-    open_output: Open,
+    begin: Begin,
+    tell: Tell,
 ) -> Summary:
     began = time.monotonic()
-    with opened(job, model) as work:
+    with opened(job, model, tell) as work:
         try:
-            done_now = _see_through(work, workers, open_output)
+            done_now = _see_through(work, workers, begin, tell)
         finally:
             note_seconds(work.manifest.output, time.monotonic() - began)
         _refuse_without_answers(work.manifest, sum(work.manifest.finished_shards().values(), Tally()))
         totals = work.manifest.finish(work.plans)
-    summary = Summary(
+    return Summary(
         name=job.name,
         output=work.config.output.path,
         shards=len(work.plans),
@@ -130,16 +131,14 @@ def _drive(
         seconds=time.monotonic() - began,
         unread=work.note,
     )
-    print(summary)
-    return summary
 
 
-def _see_through(work: OpenJob, workers: Workers, open_output: Open) -> Tally:
+def _see_through(work: OpenJob, workers: Workers, begin: Begin, tell: Tell) -> Tally:
     """Works until all is committed; what this command has added. A lost local cluster is started again."""
     done, job, manifest, cluster = Tally(), work.config, work.manifest, work.cluster
     for restarts_left in reversed(range(RESTARTS + 1)):
-        run = Run(job.retry, work.plans, manifest, check_interrupted)
-        commit = open_output(manifest, run)
+        run = Run(job.retry, work.plans, manifest, cluster.stop.check)
+        commit = begin(manifest, run)
         if not commit or run.idle:
             break
         try:
@@ -149,8 +148,8 @@ def _see_through(work: OpenJob, workers: Workers, open_output: Open) -> Tally:
             cluster.leave()
             if not cluster.local or not restarts_left:
                 raise
-            print(f"{job.name}: {loss}. Ray is started again.", file=sys.stderr)
-            open_output = _begin if open_output is _reopen else open_output
+            tell(f"{job.name}: {loss}. Ray is started again.")
+            begin = begin_whole if begin is reopen else begin
         else:
             return done + run.tally
     return done
@@ -165,46 +164,6 @@ def _refuse_without_answers(manifest: Manifest, totals: Tally) -> None:
             f"no row of {manifest.output.url} was answered: all {totals.rows:,} are worker_crashed. That is "
             "rather a machine's fault: see `nightherd doctor`, then `nightherd retry` or a new output"
         )
-
-
-def _begin(manifest: Manifest, run: Run) -> Commit | None:
-    """None where the job is finished already. A retry that was stopped goes on."""
-    if manifest.begin():
-        return None
-    if manifest.retry:
-        return _amend(manifest, run)
-    manifest.output.sweep()
-    run.take_stock()
-    return manifest.commit_shard
-
-
-def begin_part(part: Part, manifest: Manifest, run: Run) -> Commit:
-    """Begins a try-out, or goes on with it. Raises OutputError where the job has no place for one."""
-    output = manifest.output.url
-    if manifest.begin():
-        raise OutputError(
-            f"output {output}: the job is finished, and every row has its answer: nothing is left to try "
-            f"out. See nightherd report {output}, or choose another output"
-        )
-    if manifest.retry:
-        raise OutputError(
-            f"output {output}: its failed rows are being retried: nightherd retry {output} goes on with it"
-        )
-    manifest.output.sweep()
-    run.take_stock(part)
-    return manifest.commit_shard
-
-
-def _reopen(manifest: Manifest, run: Run) -> Commit:
-    manifest.reopen()
-    return _amend(manifest, run)
-
-
-def _amend(manifest: Manifest, run: Run) -> Commit:
-    amendment = Amendment(manifest, manifest.retry)
-    manifest.output.sweep()
-    run.take_failed(amendment)
-    return amendment.commit
 
 
 def _work(

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline.actors.interrupts import check_interrupted
 from pipeline.actors.ray_cluster import RayCluster
 from pipeline.actors.ray_tasks import Chores
 from pipeline.actors.staff import Staff, staffed
+from pipeline.beginning import begin_part
 from pipeline.config import JobConfig
-from pipeline.driver import JobWorkers, Workers, begin_part
+from pipeline.driver import JobWorkers, Workers
 from pipeline.errors import OutputError
 from pipeline.model.models import LocalModel, fetch_model
 from pipeline.output.committed import CommittedRows
@@ -20,7 +20,7 @@ from pipeline.plan.blocks import Blocks
 from pipeline.plan.checked import Checked, RowCheck, Task, tasks
 from pipeline.plan.forecast import Crew, Forecast
 from pipeline.plan.held import keep_forecast
-from pipeline.plan.opened import OpenJob, opened
+from pipeline.plan.opened import OpenJob, opened, silent
 from pipeline.plan.pace import Pace
 from pipeline.plan.try_out import Part, TryOut, rows_of
 from pipeline.pulse import Pulse
@@ -53,6 +53,7 @@ def plan_job(
     model: LocalModel | None = None,
     check: Check | None = None,
     tell: Tell = lambda done, rows: None,
+    say: Callable[[str], None] = silent,
 ) -> Forecast:
     """Forecasts a job. The sample's answers, and the forecast, stay in the job's output as a try-out.
 
@@ -62,7 +63,7 @@ def plan_job(
     if model is None:
         fetch_model(job.model)  # A download is no part of what the job takes.
     began = time.monotonic()
-    with opened(job, model) as work:
+    with opened(job, model, say) as work:
         build = workers(work.config, work.manifest.fingerprint)
         with staffed(work.config, build, work.cluster, most=1) as staff:
             measured = _Sampling(work, staff, began).measure(sample)
@@ -135,7 +136,7 @@ class _Sampling:
         work, asked = self._work, rows_of(self._part) + rows
         while True:
             self._part = TryOut(asked, by_chance=True, block=BLOCK_ROWS).choose(work.plans)
-            run = Run(work.config.retry, work.plans, work.manifest, check_interrupted)
+            run = Run(work.config.retry, work.plans, work.manifest, work.cluster.stop.check)
             begin_part(self._part, work.manifest, run)
             missing = rows - (run.rows - run.before.rows)
             if missing <= 0 or rows_of(self._part) == work.rows:
@@ -165,7 +166,7 @@ def _checked(plans: list[ShardPlan], check: Check, cluster: RayCluster, tell: Te
         rows += task[1].rows
     found = Checked()
     while not chores.idle:
-        check_interrupted()
+        cluster.stop.check()
         lookout.news()
         found = sum(chores.done(timeout=0.2), found)
         tell(found.rows, rows)

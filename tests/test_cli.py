@@ -29,8 +29,8 @@ def jobs(monkeypatch) -> list[JobConfig]:
     """The jobs that `run` started, instead of running them."""
     started: list[JobConfig] = []
     driver = ModuleType("pipeline.driver")
-    driver.run_job = started.append  # type: ignore[attr-defined]
-    driver.try_job = lambda job, asked: started.append((job, asked))  # type: ignore[attr-defined]
+    driver.run_job = lambda job, tell: started.append(job)  # type: ignore[attr-defined]
+    driver.try_job = lambda job, asked, tell: started.append((job, asked))  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pipeline.driver", driver)
     return started
 
@@ -112,7 +112,7 @@ def test_wrong_usage_ends_with_2_and_is_named(jobs, arguments, named):
 
 
 def test_a_job_that_fails_ends_with_1_and_one_message(monkeypatch, jobs):
-    def fail(job: JobConfig) -> None:
+    def fail(job: JobConfig, tell: object) -> None:
         raise InputError("in: no Parquet file here")
 
     monkeypatch.setattr(sys.modules["pipeline.driver"], "run_job", fail)

@@ -221,11 +221,11 @@ def test_a_job_that_stopped_goes_on_with_what_is_left(case, tmp_path):
     assert verify(str(case.output)).problems == []
 
 
-def test_a_try_out_is_kept_by_the_job_and_refused_when_that_is_finished(case, capsys):
+def test_a_try_out_is_kept_by_the_job_and_refused_when_that_is_finished(case):
     case.shard("a", [f"row {n}" for n in range(40)])
     tried = try_job(case.job(), TryOut(10), Echoes, MODEL)
     assert (tried.totals.succeeded, tried.of) == (10, 40)
-    assert "tryout.parquet" in capsys.readouterr().out
+    assert "tryout.parquet" in str(tried)
     state = status(str(case.output))
     assert (state.state, state.rows_done, state.rows_total) == ("stopped", 10, 40)
     assert case.run().rows == 30
@@ -234,7 +234,7 @@ def test_a_try_out_is_kept_by_the_job_and_refused_when_that_is_finished(case, ca
     assert verify(str(case.output), deep=True).problems == []
 
 
-def test_a_forecast_is_kept_with_its_sample_and_held_against_what_came(case, capsys):
+def test_a_forecast_is_kept_with_its_sample_and_held_against_what_came(case):
     case.shard("a", [f"row {n}" for n in range(300)])
     case.shard("b", [f"row {n}" for n in range(100)])
     job = case.job(cluster={"price_per_hour": 2.0})
@@ -246,8 +246,9 @@ def test_a_forecast_is_kept_with_its_sample_and_held_against_what_came(case, cap
     assert {"cost", "seconds", "cpu_hours", "output_bytes"} <= forecast.numbers.keys()
     assert pq.read_table(case.output / "tryout.parquet").num_rows == forecast.sampled
     assert not (case.output / "_SUCCESS").exists()
-    assert case.run().rows == forecast.rows_left
-    assert "against the forecast: " in capsys.readouterr().out
+    summary = case.run()
+    assert summary.rows == forecast.rows_left
+    assert "against the forecast: " in str(summary)
     found = {number.name: number.came for number in held_at(str(case.output))}
     assert (found["rows"], found["completion_tokens"]) == (400, 800)
     assert found["seconds"] > 0

@@ -12,38 +12,41 @@ from types import FrameType
 from pipeline.errors import JobError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_received: list[int] = []
 
 
 class Interrupted(JobError):
     """The job was told to stop. What was committed stays; the same command resumes it."""
 
 
-def check_interrupted() -> None:
-    """Raises Interrupted if a signal came inside `stoppable`."""
-    if _received:
-        raise Interrupted(
-            f"stopped by {signal.Signals(_received[0]).name} (process {os.getpid()}); "
-            "what is committed stays: the same command resumes the job"
-        )
+class Stop:
+    """Whether a job was told to stop."""
 
+    def __init__(self) -> None:
+        self._received: list[int] = []
 
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """Inside, SIGINT and SIGTERM are only noted, for `check_interrupted`.
+    def check(self) -> None:
+        """Raises Interrupted if a signal came inside `on_signals`."""
+        if self._received:
+            raise Interrupted(
+                f"stopped by {signal.Signals(self._received[0]).name} (process {os.getpid()}); "
+                "what is committed stays: the same command resumes the job"
+            )
 
-    An exception out of a handler would come up in the middle of Ray's own code, which can't take it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, _note) for number in _SIGNALS}
-    try:
-        yield
-    finally:
-        _received.clear()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Inside, SIGINT and SIGTERM are only noted, for `check`.
 
+        An exception out of a handler would come up in the middle of Ray's own code, which can't take it."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            self._received.clear()
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
-def _note(number: int, frame: FrameType | None) -> None:
-    _received.append(number)
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._received.append(number)

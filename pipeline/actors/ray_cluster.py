@@ -11,7 +11,7 @@ from typing import Self
 
 import ray
 
-from pipeline.actors.interrupts import stoppable
+from pipeline.actors.interrupts import Stop
 from pipeline.actors.lookout import Lookout
 from pipeline.actors.patience import Patience
 from pipeline.config import ClusterConfig
@@ -29,7 +29,8 @@ _RECONNECT = "RAY_gcs_rpc_server_reconnect_timeout_s"
 class RayCluster:
     """The cluster of RAY_ADDRESS, or one that runs on this machine, or else a local one that is started here.
 
-    local: whether it was started here. It is joined when it is first needed, and left at the end.
+    local: whether it was started here. stop: notes the signals that come while it is joined.
+    It is joined when it is first needed, and left at the end.
     """
 
     def __init__(self, config: ClusterConfig) -> None:
@@ -37,6 +38,7 @@ class RayCluster:
         self._stack = ExitStack()
         self._lookout: Lookout | None = None
         self.local = False
+        self.stop = Stop()
 
     def __enter__(self) -> Self:
         return self
@@ -50,7 +52,7 @@ class RayCluster:
             if not ray.is_initialized():
                 self._start()
             # Ray sets signal handlers as it starts, so ours come after it.
-            self._stack.enter_context(stoppable())
+            self._stack.enter_context(self.stop.on_signals())
             patience = min(self._patience, LOCAL_PATIENCE) if self.local else self._patience
             self._lookout = Lookout(Patience(patience, SAID_AFTER))
             self._stack.callback(self._lookout.close)

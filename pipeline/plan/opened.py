@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.actors.interrupts import check_interrupted
 from pipeline.actors.ray_cluster import RayCluster
 from pipeline.actors.ray_tasks import Chores
 from pipeline.answer.shared_schema import shared_schema
@@ -22,8 +21,14 @@ from pipeline.shard.shards import Shard, ShardPlan, list_input, plan_shard
 from pipeline.storage import Storage
 from pipeline.worker import check_input
 
+Tell = Callable[[str], None]
+"""Called with a line that a person should read."""
 PLANNED_HERE = 32
 """The most shards that the driver plans by itself, before Ray is started."""
+
+
+def silent(line: str) -> None:
+    """Tells nobody."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +47,12 @@ class OpenJob:
 
 
 @contextmanager
-def opened(job: JobConfig, model: LocalModel | None = None) -> Iterator[OpenJob]:
+def opened(job: JobConfig, model: LocalModel | None = None, tell: Tell = silent) -> Iterator[OpenJob]:
     """A job that may be worked on inside. model: a stand-in for the job's own. Raises JobError."""
     job = anchored(job)
     listing = list_input(job.input.path, job.output.path)
     if listing.note:
-        print(listing.note, flush=True)
+        tell(listing.note)
     fetched = model or fetch_model(job.model)
     with RayCluster(job.cluster) as cluster:
         plans = _plan(listing.shards, cluster)
@@ -83,7 +88,7 @@ def _plan(shards: list[Shard], cluster: RayCluster) -> list[ShardPlan]:
             chores.put(shard)
         plans = []
         while not chores.idle:
-            check_interrupted()
+            cluster.stop.check()
             lookout.news()
             plans += chores.done(timeout=0.2)
     return sorted(plans, key=lambda plan: plan.shard.name)

@@ -77,7 +77,7 @@ def run(order: Order) -> int:
         unfit=tuple(order.unfit),
     )
     try:
-        run_job(JobConfig.model_validate(order.job), workers, MODEL)
+        print(run_job(JobConfig.model_validate(order.job), workers, MODEL, partial(print, file=sys.stderr)))
     except JobError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return GAVE_UP
