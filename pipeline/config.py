@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from datetime import datetime, time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from pipeline.errors import ConfigError
 
@@ -130,6 +132,34 @@ class RetryConfig(_Section):
     max_failures: Annotated[float, Field(ge=0, le=1)] = 0.95
 
 
+def _when(value: object) -> object:
+    """YAML reads 22:30 as a number of base 60, and a full date with seconds as a date."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 24 * 60:
+        return f"{value // 60:02}:{value % 60:02}"
+    return value.isoformat(" ") if isinstance(value, datetime) else value
+
+
+def _is_when(value: str) -> str:
+    for read in (time.fromisoformat, datetime.fromisoformat):
+        with suppress(ValueError):
+            read(value)
+            return value
+    raise ValueError('expected a time such as "06:00", or a date and time such as "2026-12-24 06:00"')
+
+
+class LimitsConfig(_Section):
+    """When a run stops by itself, cleanly: the same command goes on with the rest.
+
+    stop_at: a time of day, or a date and time; local time unless it names a zone. hours, tokens (prompt and
+    completion), failures (rows that failed): of one run.
+    """
+
+    stop_at: Annotated[str, BeforeValidator(_when), AfterValidator(_is_when)] | None = None
+    hours: Annotated[float, Field(gt=0)] | None = None
+    tokens: Count | None = None
+    failures: Count | None = None
+
+
 class JobConfig(_Section):
     """One job, complete."""
 
@@ -141,6 +171,7 @@ class JobConfig(_Section):
     engine: EngineConfig = EngineConfig()
     cluster: ClusterConfig = ClusterConfig()
     retry: RetryConfig = RetryConfig()
+    limits: LimitsConfig = LimitsConfig()
 
 
 def load_job(path: Path | None, settings: Iterable[tuple[str, Any]] = ()) -> JobConfig:

@@ -66,6 +66,11 @@ class Coordinator:
     def held(self, worker: str) -> tuple[Assignment, ...]:
         return tuple(self._held.get(worker, {}).values())
 
+    @property
+    def under_way(self) -> list[Assignment]:
+        """What workers hold."""
+        return [assignment for held in self._held.values() for assignment in held.values()]
+
     def add(self, plan: ShardPlan, done: Iterable[Chunk] = ()) -> bool:
         """Takes a shard on, less the chunks that are `done`; False if nothing is left of it."""
         return self.backlog.add(plan, done)

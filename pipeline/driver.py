@@ -16,6 +16,7 @@ from pipeline.actors.staff import staffed
 from pipeline.beginning import Begin, Commit, begin_part, begin_whole, reopen
 from pipeline.config import JobConfig
 from pipeline.errors import ClusterLost, WorkersExhausted
+from pipeline.limits import Limits, never
 from pipeline.model.models import LocalModel
 from pipeline.output.committed import CommittedRows
 from pipeline.output.fingerprint import Fingerprint
@@ -24,7 +25,7 @@ from pipeline.output.tried_out import write_tried_out
 from pipeline.plan.held import held_at, note_seconds
 from pipeline.plan.opened import OpenJob, Tell, opened, silent
 from pipeline.plan.try_out import TryOut
-from pipeline.report.summary import Summary, TriedOut
+from pipeline.report.summary import Ended, Summary, TriedOut
 from pipeline.run import Run
 from pipeline.screen import JobScreen
 from pipeline.shard.shards import ShardPlan
@@ -59,8 +60,8 @@ Workers = Callable[[JobConfig, Fingerprint], WorkerFactory]
 
 def run_job(
     job: JobConfig, workers: Workers = JobWorkers, model: LocalModel | None = None, tell: Tell = silent
-) -> Summary:
-    """Runs a job to its end, or what is left of it.
+) -> Summary | Ended:
+    """Runs a job, or what is left of it, to its end or its limits.
 
     workers, model: stand-ins for the job's real workers and model. tell: called with a line that a person
     should read. Raises JobError; what was committed then stays, and the next call goes on from there.
@@ -82,7 +83,7 @@ def try_job(
     began = time.monotonic()
     with opened(job, model, tell) as work:
         part = asked.choose(work.plans)
-        done_now = _see_through(work, workers, partial(begin_part, part), tell)
+        done_now, _ = _see_through(work, workers, partial(begin_part, part), tell)
         totals = write_tried_out(CommittedRows.at(work.manifest.output.url), part)
         _refuse_without_answers(work.manifest, totals)
     return TriedOut(
@@ -100,7 +101,7 @@ def try_job(
 
 def retry_job(
     job: JobConfig, workers: Workers = JobWorkers, model: LocalModel | None = None, tell: Tell = silent
-) -> Summary:
+) -> Summary | Ended:
     """Runs the failed rows of a finished job again; as `run_job`."""
     return _drive(job, workers, model, reopen, tell)
 
@@ -111,13 +112,16 @@ def _drive(
     model: LocalModel | None,
     begin: Begin,
     tell: Tell,
-) -> Summary:
+) -> Summary | Ended:
     began = time.monotonic()
+    limits = Limits.begin(job.limits)
     with opened(job, model, tell) as work:
         try:
-            done_now = _see_through(work, workers, begin, tell)
+            done_now, ended = _see_through(work, workers, begin, tell, limits)
         finally:
             note_seconds(work.manifest.output, time.monotonic() - began)
+        if ended:
+            return _end(work, ended, done_now, time.monotonic() - began)
         _refuse_without_answers(work.manifest, sum(work.manifest.finished_shards().values(), Tally()))
         totals = work.manifest.finish(work.plans)
     return Summary(
@@ -133,11 +137,30 @@ def _drive(
     )
 
 
-def _see_through(work: OpenJob, workers: Workers, begin: Begin, tell: Tell) -> Tally:
-    """Works until all is committed; what this command has added. A lost local cluster is started again."""
+def _end(work: OpenJob, run: Run, done_now: Tally, seconds: float) -> Ended:
+    """A limit was reached: what there is, and what is missing."""
+    return Ended(
+        name=work.config.name,
+        output=work.config.output.path,
+        totals=run.done,
+        of=work.rows,
+        why=run.ended or "",
+        rows=done_now.rows,
+        tokens=done_now.total_tokens,
+        seconds=seconds,
+        unread=work.note,
+    )
+
+
+def _see_through(
+    work: OpenJob, workers: Workers, begin: Begin, tell: Tell, limits: Limits | None = None
+) -> tuple[Tally, Run | None]:
+    """Works until all is committed, or a limit is reached: what this command has added, and the run that a
+    limit ended, if one did. A lost local cluster is started again."""
     done, job, manifest, cluster = Tally(), work.config, work.manifest, work.cluster
     for restarts_left in reversed(range(RESTARTS + 1)):
-        run = Run(job.retry, work.plans, manifest, cluster.stop.check)
+        reached = limits.after(done) if limits else never
+        run = Run(job.retry, work.plans, manifest, cluster.stop.check, reached)
         commit = begin(manifest, run)
         if not commit or run.idle:
             break
@@ -151,8 +174,10 @@ def _see_through(work: OpenJob, workers: Workers, begin: Begin, tell: Tell) -> T
             tell(f"{job.name}: {loss}. Ray is started again.")
             begin = begin_whole if begin is reopen else begin
         else:
-            return done + run.tally
-    return done
+            if run.ended:
+                run.gather()
+            return done + run.tally, run if run.ended else None
+    return done, None
 
 
 def _refuse_without_answers(manifest: Manifest, totals: Tally) -> None:

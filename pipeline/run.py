@@ -12,6 +12,7 @@ from pipeline.backlog import gaps, left_of_all
 from pipeline.config import RetryConfig
 from pipeline.coordinator import Coordinator
 from pipeline.errors import TooManyFailures, WorkersExhausted
+from pipeline.limits import Reached, never
 from pipeline.output.amendment import Amendment
 from pipeline.output.drafts import Drafts
 from pipeline.output.manifest import Manifest
@@ -46,6 +47,7 @@ class Run:
 
     tally: what this run has added; before: what was committed when it began.
     is_part: whether rows are left out, so that the job isn't finished by it.
+    ended: the limit that ended it, in words.
     """
 
     def __init__(
@@ -54,9 +56,11 @@ class Run:
         plans: Iterable[ShardPlan],
         manifest: Manifest,
         check: Callable[[], None] = lambda: None,
+        reached: Reached = never,
     ) -> None:
-        """check: called in each turn of the loop; what it raises ends the run."""
-        self._manifest, self._check = manifest, check
+        """check: called in each turn of the loop; what it raises ends the run.
+        reached: the limit that ends the run, in words; see `Limits.reached`."""
+        self._manifest, self._check, self._reached = manifest, check, reached
         self._drafts = Drafts(manifest)
         self._plans = {plan.shard.name: plan for plan in plans}
         self._coordinator = Coordinator(retry.max_attempts)
@@ -70,6 +74,7 @@ class Run:
         self.shards = len(self._plans)
         self.shards_done = 0
         self.is_part = False
+        self.ended: str | None = None
 
     @property
     def done(self) -> Tally:
@@ -127,17 +132,28 @@ class Run:
                 self._to_assemble.append(plan)
 
     def work(self, pool: Pool, assembly: Assembly, screen: Screen, first_rows: int = CHUNK_ROWS) -> None:
-        """Works until every shard is committed. first_rows: of a chunk, before the workers' pace is known."""
+        """Works until every shard is committed, or a limit is reached.
+
+        first_rows: of a chunk, before the workers' pace is known."""
         self._pool, self._assembly, self._screen = pool, assembly, screen
         self._first_rows = first_rows
         self._avoided: set[str] = set()
         while not (self.idle and assembly.idle):
             self._check()
+            self.ended = self._reached(self.tally, pool.pulse())
+            if self.ended:
+                screen.say(self.ended)
+                return
             for event in pool.events(timeout=0.2):
                 self._to_assemble += self._whole(self._take(event))
             self._hand_out()
             self._assemble()
             screen.show(self, pool.pulse(), len(pool.ready))
+
+    def gather(self) -> None:
+        """Counts in the answers to chunks that their workers had to leave when the run ended."""
+        held = [assignment for assignment in self._coordinator.under_way if not assignment.control]
+        self.tally += sum(self._committed(chunk for a in held for chunk in a.chunks).values(), Tally())
 
     def _note_answered(self, finished: Mapping[str, Tally]) -> None:
         """Rows that earlier runs have answered: new workers can be tried on them."""

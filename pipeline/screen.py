@@ -28,7 +28,7 @@ class JobScreen:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.__exit__(kind, error, trace)
-        if self._run.is_part:
+        if self._run.is_part or self._run.ended:
             self._file.stop()
         self._file.__exit__(kind, error, trace)
 

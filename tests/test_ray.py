@@ -37,7 +37,7 @@ from pipeline.plan.try_out import TryOut
 from pipeline.planner import plan_job
 from pipeline.pulse import Pulse
 from pipeline.report.status import status
-from pipeline.report.summary import Summary
+from pipeline.report.summary import Ended, Summary
 from pipeline.request.rows import Row
 from pipeline.shard.shards import Chunk, ShardPlan, list_shards, plan_shard
 from pipeline.storage import Storage
@@ -231,6 +231,21 @@ def test_a_try_out_is_kept_by_the_job_and_refused_when_that_is_finished(case):
     assert case.run().rows == 30
     with pytest.raises(OutputError, match="the job is finished, and every row has its answer"):
         try_job(case.job(), TryOut(10), Echoes, MODEL)
+    assert verify(str(case.output), deep=True).problems == []
+
+
+def test_a_limit_ends_a_job_with_what_it_has_and_the_next_evening_does_the_rest(case):
+    for name in ("a", "b", "c"):
+        case.shard(name, [f"{name} {n}" for n in range(300)])
+    ended = case.run(limits={"tokens": 600})
+    assert isinstance(ended, Ended)
+    assert 100 <= ended.totals.rows < ended.of == 900
+    shown = str(ended)
+    assert "limits.tokens ends the run" in shown and f"{900 - ended.totals.rows} are missing" in shown
+    assert status(str(case.output)).state == "stopped"
+    assert status(str(case.output)).rows_done == ended.totals.rows
+    assert not (case.output / "_SUCCESS").exists()
+    assert case.run().rows == 900 - ended.totals.rows
     assert verify(str(case.output), deep=True).problems == []
 
 

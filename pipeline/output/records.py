@@ -113,6 +113,7 @@ def kernels_of(output: Storage) -> list[dict[str, Any]]:
 def recorded_job(output: Storage, settings: Iterable[tuple[str, Any]] = ()) -> JobConfig:
     """The job that an output belongs to, with `settings` (dotted name, value) laid over it.
 
+    Its limits were those of earlier nights: they are left out.
     Raises OutputError where no job is recorded, ConfigError for a wrong setting."""
     record = read_record(output, SUCCESS) or read_record(output, RECORD)
     if not record:
@@ -122,7 +123,8 @@ def recorded_job(output: Storage, settings: Iterable[tuple[str, Any]] = ()) -> J
         raise OutputError(
             f"output {output.url}: its record names no job file's keys; it is of an older version"
         )
-    return make_job(tree, [*settings, ("output.path", output.url)], "command line")
+    kept = {name: section for name, section in tree.items() if name != "limits"}
+    return make_job(kept, [*settings, ("output.path", output.url)], "command line")
 
 
 def versions() -> dict[str, str]:

@@ -83,6 +83,30 @@ class Summary(_OneRun):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ended(_OneRun):
+    """A job that a limit ended for now.
+
+    totals: of what is committed. of: all rows of the job. why: the limit, in words.
+    """
+
+    of: int
+    why: str
+
+    def __str__(self) -> str:
+        totals = self.totals
+        return "\n".join(
+            [
+                f"{self.name}: {self.why}",
+                f"{totals.rows:,} of {self.of:,} rows are answered, {totals.failed:,} with an error; "
+                f"{self.of - totals.rows:,} are missing",
+                *self._counts(),
+                f"answers so far: {self.output}    a page about them: nightherd report {self.output}",
+                "the rest: the same command goes on with it",
+            ]
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TriedOut(_OneRun):
     """A part of a job that was tried out. totals: of that part. of: all rows of the job. how: the flag."""
 
