@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pipeline.answer.answers import Answers
 from pipeline.assignment import Assignment
-from pipeline.driver import Commit, _begin, _reopen
+from pipeline.beginning import Commit, begin_whole, reopen
 from pipeline.errors import JobError, StorageError, WorkersExhausted
 from pipeline.output.manifest import Manifest
 from pipeline.output.records import PROGRESS, RESPONSES
@@ -64,7 +64,7 @@ class Driver:
         manifest = self._manifest
         run = Run(case.job.retry, case.plans, manifest, self._check)
         manifest.opening = True
-        commit = (_begin if self.command == "run" else _reopen)(manifest, run)
+        commit = (begin_whole if self.command == "run" else reopen)(manifest, run)
         manifest.opening = False
         if commit:
             if not run.idle:
