@@ -160,6 +160,21 @@ class LimitsConfig(_Section):
     failures: Count | None = None
 
 
+class ServeConfig(_Section):
+    """The HTTP service.
+
+    queue: requests that may wait for a slot; beyond them, new ones are refused. grace: seconds that open
+    requests have to end when the service is told to stop. ping: seconds of silence in a stream before a
+    comment keeps it alive. megabytes: of a request's body, at most. origins: of web pages that may call.
+    """
+
+    queue: Annotated[int, Field(ge=0)] = 256
+    grace: Annotated[float, Field(ge=0)] = 30.0
+    ping: Annotated[float, Field(gt=0)] = 10.0
+    megabytes: Annotated[float, Field(gt=0)] = 32.0
+    origins: tuple[str, ...] = ()
+
+
 class JobConfig(_Section):
     """One job, complete."""
 
@@ -172,6 +187,7 @@ class JobConfig(_Section):
     cluster: ClusterConfig = ClusterConfig()
     retry: RetryConfig = RetryConfig()
     limits: LimitsConfig = LimitsConfig()
+    serve: ServeConfig = ServeConfig()
 
 
 def load_job(path: Path | None, settings: Iterable[tuple[str, Any]] = ()) -> JobConfig:

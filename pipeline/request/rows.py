@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 from pipeline.config import Endpoint, RequestConfig
 from pipeline.errors import ConfigError, InputError, RowError
 from pipeline.request.arrow_values import records
+from pipeline.request.defaults import with_defaults
 from pipeline.request.dry_run import dry_run
 from pipeline.request.json_values import read_json, short
 from pipeline.request.names import row_name
 from pipeline.request.schema import (
     CONTENT,
     KNOWN_FIELDS,
-    OTHER_NAMES,
     REQUESTS,
     Request,
     fields_of,
@@ -152,15 +152,7 @@ class RowReader:
         return self._parse(endpoint, _structured(body))
 
     def _parse(self, endpoint: Endpoint, body: Record) -> Request:
-        own = {name: value for name, value in body.items() if value is not None}
-        canonical = {OTHER_NAMES.get(name, name) for name in own}
-        served = fields_of(endpoint)
-        defaults = {
-            name: value
-            for name, value in self._config.defaults.items()
-            if name in served and OTHER_NAMES.get(name, name) not in canonical
-        }
-        return parse_request(endpoint, defaults | own | _merged_options(self._config.defaults, own))
+        return parse_request(endpoint, with_defaults(self._config.defaults, endpoint, body))
 
     def _check_config(self) -> None:
         """A dry run of the parts of the job file that are the same for every row."""
@@ -260,15 +252,6 @@ def _asked(body: Record) -> Endpoint | None:
     """The endpoint that a body without a url can only mean."""
     asked: list[Endpoint] = [e for e, field in CONTENT.items() if body.get(field) is not None]
     return asked[0] if len(asked) == 1 else None
-
-
-def _merged_options(defaults: Record, own: Record) -> dict[str, Any]:
-    """The job's variables of the chat template hold for a row that sets others."""
-    name = "chat_template_kwargs"
-    common, options = defaults.get(name), own.get(name)
-    if not isinstance(common, dict) or not isinstance(options, dict):
-        return {}
-    return {name: common | {key: value for key, value in options.items() if value is not None}}
 
 
 def _structured(body: Record) -> dict[str, Any]:

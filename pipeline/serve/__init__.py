@@ -1,0 +1,1 @@
+"""The HTTP service: OpenAI's routes in front of a service."""

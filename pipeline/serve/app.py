@@ -1,0 +1,56 @@
+"""The HTTP application. It knows nothing of what runs it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp
+
+from pipeline import __version__
+from pipeline.errors import RowError, WorkerError
+from pipeline.serve.door import Door
+from pipeline.serve.errors import ApiError, api_error, unknown_route
+from pipeline.serve.gate import Gate
+from pipeline.serve.routes import chat, completions, embeddings, health, metrics, models
+
+ROUTERS = (chat.router, completions.router, embeddings.router, models.router, health.router, metrics.router)
+
+_log = logging.getLogger("nightherd.serve")
+
+
+def make_app(door: Door, *, prefix: str = "", routers: Sequence[APIRouter] = ()) -> ASGIApp:
+    """prefix: of all paths, where a proxy passes them on as they are. routers: more routes below /v1."""
+    app = FastAPI(
+        title="nightherd",
+        version=__version__,
+        root_path=prefix,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.door = door
+    for router in (*ROUTERS, *routers):
+        app.include_router(router, prefix="/v1")
+        app.include_router(router, include_in_schema=False)
+    for failure in (RowError, WorkerError, ApiError, HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(failure, _told)
+    gated = Gate(app, door, prefix)
+    if not door.config.origins:
+        return gated
+    return CORSMiddleware(gated, door.config.origins, allow_methods=["*"], allow_headers=["*"])
+
+
+async def _told(request: Request, failure: Exception) -> JSONResponse:
+    """Every failure as OpenAI writes it."""
+    if isinstance(failure, HTTPException) and failure.status_code == 404:
+        return unknown_route(request.method, request.url.path).response()
+    error = api_error(failure)
+    if error.status == 500:
+        _log.error("a request failed", exc_info=failure)
+    return error.response()

@@ -1,0 +1,16 @@
+"""`POST /v1/completions`."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from pipeline.serve.answering import answered
+from pipeline.serve.schema import body_schema
+
+router = APIRouter()
+
+
+@router.post("/completions", openapi_extra=body_schema("/v1/completions"))
+async def completions(request: Request) -> Response:
+    return await answered(request, "/v1/completions")

@@ -1,0 +1,16 @@
+"""`POST /v1/embeddings`."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from pipeline.serve.answering import answered
+from pipeline.serve.schema import body_schema
+
+router = APIRouter()
+
+
+@router.post("/embeddings", openapi_extra=body_schema("/v1/embeddings"))
+async def embeddings(request: Request) -> Response:
+    return await answered(request, "/v1/embeddings")

@@ -1,0 +1,21 @@
+"""`GET /health`: whether requests are answered now."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse
+
+from pipeline.serve.door import Door
+from pipeline.serve.errors import ApiError
+
+router = APIRouter()
+
+
+@router.get("/health")
+async def health(request: Request) -> JSONResponse:
+    door: Door = request.app.state.door
+    try:
+        model = door.service.about.model
+    except ApiError as shut:
+        return JSONResponse({"status": door.state} | shut.body, shut.status, shut.headers)
+    return JSONResponse({"status": "ok", "model": model})
