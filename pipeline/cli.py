@@ -114,6 +114,32 @@ def plan(
         typer.echo(json.dumps(forecast.to_dict(), indent=1) if as_json else forecast_text(forecast))
 
 
+@app.command(help=cli_help.SERVE, short_help="Answer OpenAI's HTTP routes.")
+def serve(
+    job_file: _JobFile = None,
+    model: _Model = None,
+    host: Annotated[str, typer.Option(metavar="H", help="The address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="P", min=0, max=65535, help="0 takes a free one.")] = 8000,
+    api_key_file: Annotated[
+        Path | None, typer.Option(metavar="F", help="Keys of clients, one a line: name:key or key.")
+    ] = None,
+    root_path: Annotated[str, typer.Option(metavar="PREFIX", help="Of all paths, behind a proxy.")] = "",
+    slots: _Slots = None,
+    set: _Set = None,
+) -> None:
+    with _one_message():
+        # Nothing is read or written: a job file's input and output, if it has them, are left alone.
+        unused = ["input.path=unused", "output.path=unused"]
+        job = _job(job_file, model, None, None, None, slots, [*(set or []), *unused])
+        try:
+            from pipeline.serve.serving import Address, keys_for
+            from pipeline.serve.serving import serve as open_door
+        except ImportError as error:
+            raise ConfigError(f'{error}: nightherd serve needs pip install "nightherd[serve]"') from None
+        address = Address(host, port, root_path.rstrip("/"))
+        open_door(job, address, keys_for(address, api_key_file), typer.echo)
+
+
 def _job(
     job_file: Path | None,
     model: str | None,

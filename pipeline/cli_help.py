@@ -70,3 +70,20 @@ the summary of the run and in its report.
 \b
 Exit status: 0 planned, 1 the job could not be run, 2 wrong usage.
 """
+
+SERVE = """Answer OpenAI's HTTP routes with a model, in this process, until Ctrl-C or SIGTERM.
+
+\b
+Examples:
+  nightherd serve --model hf://org/repo/model.gguf
+  nightherd serve job.yaml --port 8080 --api-key-file keys.txt
+  curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' \\
+    -d '{"model": "local", "messages": [{"role": "user", "content": "Hello!"}]}'
+
+Of a job file it takes model, engine, request.defaults and serve. Any OpenAI client works with
+base_url http://127.0.0.1:8000/v1. Without keys (--api-key-file, or NIGHTHERD_API_KEYS) only
+addresses of this machine are served. It needs pip install "nightherd[serve]".
+
+\b
+Exit status: 0 stopped when told to, 1 the model could not be served, 2 wrong usage.
+"""
