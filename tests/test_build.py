@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from pipeline import build, driver
+from pipeline import build
+from pipeline.actors import staff
 from pipeline.actors.cluster import Node
 from pipeline.config import ClusterConfig, EngineConfig, JobConfig
 from pipeline.engine import llama_devices
@@ -42,13 +43,13 @@ def test_a_model_that_is_to_stay_on_the_cpu_needs_no_gpu(tmp_path, gpu):
 
 
 def test_auto_leaves_out_a_gpu_that_llama_cpp_can_not_use(gpu):
-    chosen = driver._usable(ClusterConfig(), MACHINES)
+    chosen = staff._usable(ClusterConfig(), MACHINES)
     assert chosen.gpus_per_actor == ("auto" if gpu else 0)
 
 
 @pytest.mark.parametrize("cluster", [ClusterConfig(gpus_per_actor=1), ClusterConfig(gpus_per_actor=0)])
 def test_what_the_job_says_of_gpus_stands(cluster, gpu):
-    assert driver._usable(cluster, MACHINES) == cluster
+    assert staff._usable(cluster, MACHINES) == cluster
 
 
 def test_llama_cpp_sees_a_gpu_exactly_if_it_can_say_how_large_it_is():
