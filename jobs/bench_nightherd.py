@@ -11,7 +11,7 @@ from bench_tasks import Result, Task
 
 from pipeline.build import build_worker
 from pipeline.config import make_job
-from pipeline.engine.engine import Counters
+from pipeline.engine.counters import Counters
 from pipeline.engine.runner import Runner
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.request.rows import Row

@@ -15,7 +15,7 @@ from pipeline.answer.parsed import Expected
 from pipeline.config import EngineConfig, JobConfig
 from pipeline.engine.blocks import AttentionCost
 from pipeline.engine.embedder import Embedder
-from pipeline.engine.engine import Engine
+from pipeline.engine.engine import STREAM_TOKENS, Engine
 from pipeline.engine.llama import LlamaFile, LlamaGenerativeModel, LlamaVocabulary
 from pipeline.engine.llama_devices import sees_gpu, visible_gpus
 from pipeline.engine.llama_embedding import (
@@ -204,6 +204,7 @@ def _generative(
         model,
         slots=settings.slots,
         step_tokens=settings.ubatch,
+        stream_tokens=settings.ubatch if loaded.kernels.devices else STREAM_TOKENS,
         samplers=settings.threads,
         reproducible=settings.split,
         attention=AttentionCost.of(traits.query_values, traits.parameters, loaded.kernels.buffers),

@@ -7,14 +7,15 @@ from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as Items
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.engine.blocks import AttentionCost, in_blocks
+from pipeline.engine.counters import Counters
 from pipeline.engine.logprobs import TokenLogprob, token_logprob
 from pipeline.engine.model import GenerativeModel, NoRoom
+from pipeline.engine.priority import Priority
 from pipeline.engine.scheduler import Limits, Scheduler
 from pipeline.engine.sequence import FinishReason, Outcome, Sampled, Sequence, State
 from pipeline.engine.step import Piece, Step
@@ -23,36 +24,8 @@ from pipeline.errors import RowError, WorkerError
 # A row, and the logits from which its next token is sampled.
 Ready = tuple[Sequence, NDArray[np.float32]]
 
-
-@dataclass(slots=True)
-class Counters:
-    """What the engine has done so far. Seconds: in the model, and in all steps.
-
-    full_seconds, full_tokens: of steps that only generated while rows waited for a slot.
-    last_seconds, last_tokens: of steps in which no row waited any more, tokens that were generated.
-    """
-
-    steps: int = 0
-    decode_seconds: float = 0.0
-    busy_seconds: float = 0.0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-    rows: int = 0
-    preemptions: int = 0
-    full_seconds: float = 0.0
-    full_tokens: int = 0
-    last_seconds: float = 0.0
-    last_tokens: int = 0
-
-    def note_pace(self, seconds: float, prompt: int, completion: int, *, waiting: bool) -> None:
-        """What a step took, and its tokens of prompts and answers. waiting: whether rows wait for a slot."""
-        if not waiting:
-            self.last_seconds += seconds
-            self.last_tokens += completion
-        elif not prompt:
-            self.full_seconds += seconds
-            self.full_tokens += completion
+STREAM_TOKENS = 128
+"""On CPUs, a longer step would hold up everybody who reads along."""
 
 
 class Engine:
@@ -65,6 +38,7 @@ class Engine:
         *,
         slots: int,
         step_tokens: int = 512,
+        stream_tokens: int = STREAM_TOKENS,
         samplers: int = 1,
         reproducible: bool = False,
         attention: AttentionCost | None = None,
@@ -72,7 +46,8 @@ class Engine:
         skip_forced: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """slots: rows that generate at once. step_tokens: the most tokens of a mixed step. samplers: threads
+        """slots: rows that generate at once. step_tokens: the most tokens of a mixed step.
+        stream_tokens: of one in which interactive rows generate, unless reproducible. samplers: threads
         for draws that take milliseconds. reproducible: a row's tokens don't depend on what runs beside it.
         attention: what it costs the model on this node, for a reproducible engine.
         share_prefixes, skip_forced: off, what rows share is decoded for each, what a guide forces sampled."""
@@ -93,6 +68,7 @@ class Engine:
             split=model.split,
             batch=model.batch_size,
             mixed=min(step_tokens, model.batch_size),
+            streamed=min(stream_tokens, step_tokens, model.batch_size),
             outputs=model.max_outputs,
         )
         self._scheduler = Scheduler(
@@ -142,7 +118,7 @@ class Engine:
         self._withdraw()
         self._expire()
         self._settle_cells()
-        self._scheduler.admit()
+        self._admit()
         self._note_starts()
         self._settle_cells()
         step = self._scheduler.next_step()
@@ -157,6 +133,7 @@ class Engine:
     def _take_inbox(self) -> None:
         while self._inbox:
             row = self._inbox.popleft()
+            row.queued = self._clock()
             self._scheduler.submit(row)
             self.counters.completion_tokens += len(row.tokens)
             if row.ended:
@@ -167,6 +144,12 @@ class Engine:
             row = self._unwanted.popleft()
             if row.state is not State.FINISHED:
                 self._scheduler.finish(row)
+
+    def _admit(self) -> None:
+        """Gives slots to waiting rows, if need be those of batch rows to interactive ones."""
+        self._scheduler.admit()
+        while (row := self._scheduler.yielding()) and self._preempt(row):
+            self._scheduler.admit()
 
     def _begin(self, row: Sequence) -> None:
         row.begin(skip_forced=self._skip_forced, limit=self._model.context)
@@ -211,9 +194,9 @@ class Engine:
         self._settle_cells()
         return self._scheduler.next_step()
 
-    def _preempt(self) -> bool:
-        """Whether there was a row to spare."""
-        row = self._scheduler.preempt()
+    def _preempt(self, row: Sequence | None = None) -> bool:
+        """Whether there was a row to spare: `row`, or the youngest one."""
+        row = self._scheduler.preempt(row)
         if row and (self._reproducible or row.echo):
             # Decoded again as a prompt, its tokens would have other rounding errors than when generated.
             self._begin(row)
@@ -314,6 +297,11 @@ class Engine:
             if row.started is not None and now - row.started > row.deadlines.running:
                 late = f"no answer within {row.deadlines.running:g} s, {len(row.tokens)} tokens so far"
                 self._leave(row, RowError("deadline_exceeded", f"{late}; see retry.row_deadline"))
+
+        for row in list(self._scheduler.waiting.of(Priority.INTERACTIVE)):
+            if row.started is None and now - row.queued > row.deadlines.waiting:
+                late = f"no slot was free within {row.deadlines.waiting:g} s: the engine is busy"
+                self._leave(row, RowError("deadline_exceeded", f"{late}; try again later"))
 
     def _leave(self, row: Sequence, outcome: Outcome) -> None:
         self._scheduler.finish(row)

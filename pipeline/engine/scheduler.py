@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 
 from pipeline.engine.cells import Cells
+from pipeline.engine.priority import Priority
 from pipeline.engine.sequence import Sequence, State
 from pipeline.engine.slot import SHORTEST_SHARE, Share, Slot
 from pipeline.engine.step import Piece, Step
 from pipeline.engine.streams import stream_step
+from pipeline.engine.waiting import Waiting
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What the model can hold and do.
 
-    cells: of all sequences together, or of each where `split`. batch: the most tokens of a step, mixed:
-    of one in which some rows generate, or in each of which the rules of `streams.py` hold. outputs: the
-    most logits of a step. sequences: ids, of which rows use the first `slots`.
+    cells: of all sequences together, or of each where `split`.
+    sequences: ids, of which rows use the first `slots`.
+    batch: the most tokens of a step.
+    mixed: of one in which some rows generate, or in each of which the rules of `streams.py` hold.
+    streamed: of a mixed one in which interactive rows generate.
+    outputs: the most logits of a step.
     """
 
     slots: int
@@ -27,6 +31,7 @@ class Limits:
     split: bool
     batch: int
     mixed: int
+    streamed: int
     outputs: int
 
 
@@ -34,8 +39,9 @@ class Scheduler:
     """Slots, reserved cells and shared beginnings of one context.
 
     A row takes the cells of the longest beginning that it shares with what lies in any slot, or will when
-    the row in it is prefilled. reproducible: every row's tokens must come out the same whatever runs beside
-    it; `streams.py` tells how.
+    the row in it is prefilled. Once interactive rows have come, an eighth of the slots is kept for them and
+    another one for batch rows, so that neither starves.
+    reproducible: every row's tokens must come out the same whatever runs beside it; `streams.py` tells how.
     """
 
     def __init__(self, limits: Limits, *, reproducible: bool, share: bool) -> None:
@@ -45,7 +51,9 @@ class Scheduler:
         self._slots = [Slot(id) for id in range(limits.slots)]
         self._cells = Cells(limits.cells * (limits.slots if limits.split else 1))
         self._shares: dict[Sequence, Share] = {}
-        self.waiting: deque[Sequence] = deque()
+        self.waiting = Waiting()
+        self._serves = False  # Interactive rows have come.
+        self._part = max(1, limits.slots // 8) if limits.slots > 1 else 0
         # In the order of admission: the last one is the youngest.
         self.running: dict[Sequence, None] = {}
         # Sequence ids, and the position from which the model must forget their cells before the next step.
@@ -53,11 +61,16 @@ class Scheduler:
 
     def submit(self, row: Sequence) -> None:
         self.waiting.append(row)
+        self._serves = self._serves or row.priority is Priority.INTERACTIVE
 
     def admit(self) -> None:
-        """Gives slots to waiting rows, in order, while their cells can be reserved."""
-        while self.waiting and self._admit(self.waiting[0]):
-            self.waiting.popleft()
+        """Gives slots to waiting rows while their cells can be reserved: interactive ones first, in order."""
+        if not self._serves:
+            self._fill(Priority.BATCH, self._limits.slots)
+            return
+        self._fill(Priority.BATCH, self._part - self._batch_rows)
+        if self._fill(Priority.INTERACTIVE, self._limits.slots):
+            self._fill(Priority.BATCH, self._limits.slots - self._part - self._batch_rows)
 
     def shares(self) -> list[tuple[Sequence, int]]:
         """Rows whose shared beginning is decoded and not yet theirs: they take its cells now, from the
@@ -90,17 +103,35 @@ class Scheduler:
             self.waiting.remove(row)
         row.state = State.FINISHED
 
-    def preempt(self) -> Sequence | None:
-        """The youngest row goes back to the head of the queue; None where a single row runs."""
-        if len(self.running) < 2:
+    def yielding(self) -> Sequence | None:
+        """The youngest batch row, where an interactive one waits and batch rows have more than their part."""
+        if not self.waiting.of(Priority.INTERACTIVE) or self._batch_rows <= self._part:
             return None
-        youngest = next(reversed(self.running))
+        return next(row for row in reversed(self.running) if row.priority is Priority.BATCH)
+
+    def preempt(self, row: Sequence | None = None) -> Sequence | None:
+        """The row, or the youngest one, goes back to the head of its queue; None where a single row runs."""
+        if row is None and len(self.running) < 2:
+            return None
+        youngest = row or next(reversed(self.running))
         self._drop(self._leave(youngest), 0)
         youngest.rewind()
         self.waiting.appendleft(youngest)
         return youngest
 
     # --- admission ---
+
+    @property
+    def _batch_rows(self) -> int:
+        return sum(row.priority is Priority.BATCH for row in self.running)
+
+    def _fill(self, priority: Priority, most: int) -> bool:
+        """Admits at most so many rows; whether none of them waits any more."""
+        queue = self.waiting.of(priority)
+        while queue and most > 0 and self._admit(queue[0]):
+            queue.popleft()
+            most -= 1
+        return not queue
 
     def _admit(self, row: Sequence) -> bool:
         free = [slot for slot in self._slots if slot.row is None]
@@ -188,7 +219,9 @@ class Scheduler:
             if room:
                 step.parts.append(Piece.of(row, room))
                 room -= step.parts[-1].count
-        room = max(0, self._limits.mixed - (self._limits.batch - room))
+        streams = self._serves and any(row.priority is Priority.INTERACTIVE for row in rows)
+        most = self._limits.streamed if streams else self._limits.mixed
+        room = max(0, most - (self._limits.batch - room))
         outputs = self._limits.outputs - len(rows)
         for row in self._prefills():
             if not room or not outputs:

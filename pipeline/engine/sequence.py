@@ -110,6 +110,7 @@ class Sequence:
     cached: int | None = None
     # Why the row is over before anything was sampled: nothing is to decide, or nothing to sample.
     ended: FinishReason | None = None
+    queued: float = 0.0
     started: float | None = None
     followers: int = 0
     first_logits: NDArray[np.float32] | None = None

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipeline.engine.engine import Engine
 from pipeline.engine.fake import FakeModel, FakeVocabulary, next_logits
 from pipeline.engine.model import Batch, NoRoom
-from pipeline.engine.priority import Deadlines
+from pipeline.engine.priority import Deadlines, Priority
 from pipeline.engine.sampling import SamplingParams, new_sampler
 from pipeline.engine.sequence import Generation, Outcome, Sequence
 from pipeline.engine.text import TextStream
@@ -60,7 +60,15 @@ def alone(ask: Ask, context: int = 256) -> tuple[str, str, int]:
     return stream.finish(), "length", count
 
 
-def submit(engine: Engine, ask: Ask, outcomes: dict[int, Outcome], at: int, seconds: float = 1e9) -> Sequence:
+def submit(
+    engine: Engine,
+    ask: Ask,
+    outcomes: dict[int, Outcome],
+    at: int,
+    seconds: float = 1e9,
+    waiting: float = 1e9,
+    priority: Priority = Priority.BATCH,
+) -> Sequence:
     def finish(outcome: Outcome) -> None:
         assert at not in outcomes, "a row left twice"
         outcomes[at] = outcome
@@ -68,7 +76,15 @@ def submit(engine: Engine, ask: Ask, outcomes: dict[int, Outcome], at: int, seco
     stream = TextStream(VOCABULARY.piece, ask.stops)
     prompt = list(ask.beginning + ask.text)
     sampler = partial(new_sampler, ask.params, prompt, VOCABULARY)
-    row = Sequence(prompt, ask.max_tokens, sampler, stream, finish, deadlines=Deadlines(seconds))
+    row = Sequence(
+        prompt,
+        ask.max_tokens,
+        sampler,
+        stream,
+        finish,
+        deadlines=Deadlines(seconds, waiting),
+        priority=priority,
+    )
     engine.submit([engine.prepare(row)])
     return row
 
@@ -230,3 +246,64 @@ def test_a_single_row_without_room_is_a_broken_engine_not_an_endless_loop():
     submit(engine, Ask(b"", b"x", 5, 0.0), outcomes, 0)
     with pytest.raises(WorkerError, match="no room for a single row"):
         engine.step()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    rows=st.lists(st.tuples(asks, st.booleans(), st.integers(0, 20)), min_size=1, max_size=14),
+    slots=st.integers(1, 5),
+    split=st.booleans(),
+)
+def test_whoever_comes_first_every_row_gets_the_text_that_it_gets_alone(rows, slots, split):
+    model = FakeModel(cells=900, split=split, max_sequences=slots + 5)
+    engine, outcomes = Engine(model, slots=slots, step_tokens=64 if split else 32, reproducible=split), {}
+    step = 0
+    while engine.busy or step <= 20:
+        for at, (ask, interactive, when) in enumerate(rows):
+            if when == step:
+                priority = Priority.INTERACTIVE if interactive else Priority.BATCH
+                submit(engine, ask, outcomes, at, priority=priority)
+        engine.step()
+        step += 1
+        assert step < 20_000
+    assert [summary(outcomes[at]) for at in range(len(rows))] == [alone(ask) for ask, _, _ in rows]
+
+
+def test_an_interactive_row_gets_a_slot_at_once_though_batch_rows_fill_all():
+    model = FakeModel(cells=4096, max_sequences=13)
+    engine, outcomes = Engine(model, slots=8), {}
+    for at in range(20):
+        submit(engine, Ask(b"", bytes([40 + at]) * 30, 100, 1.0), outcomes, at)
+    engine.step()
+    assert engine.running == 8
+    urgent = [
+        submit(engine, Ask(b"", b"now", 3, 0.0), outcomes, 20 + at, priority=Priority.INTERACTIVE)
+        for at in range(3)
+    ]
+    engine.step()
+    assert all(row.started is not None for row in urgent)
+    assert engine.counters.preemptions == 3
+    while engine.busy:
+        engine.step()
+    assert sorted(outcomes) == list(range(23))
+
+
+def test_interactive_rows_leave_batch_rows_their_part():
+    engine, outcomes = Engine(FakeModel(cells=4096, max_sequences=13), slots=8), {}
+    for at in range(40):
+        submit(engine, Ask(b"", b"talk" * 5, 30, 1.0), outcomes, at, priority=Priority.INTERACTIVE)
+    submit(engine, Ask(b"", b"batch", 3, 0.0), outcomes, 40)
+    engine.step()
+    assert 40 in outcomes or any(row.priority is Priority.BATCH for row in engine._scheduler.running)
+
+
+def test_an_interactive_row_that_waits_too_long_is_told_so():
+    now = [0.0]
+    engine, outcomes = Engine(FakeModel(max_sequences=9), slots=1, clock=lambda: now[0]), {}
+    for at in range(2):
+        submit(engine, Ask(b"", b"slow", 100, 1.0), outcomes, at, waiting=5, priority=Priority.INTERACTIVE)
+    while engine.busy:
+        engine.step()
+        now[0] += 1
+    assert outcomes[1].code == "deadline_exceeded"
+    assert "no slot" in outcomes[1].message
