@@ -132,9 +132,9 @@ def _calls(deltas: Sequence[Delta]) -> tuple[ToolCall, ...]:
 
 
 def _tokens(logprobs: Sequence[Any]) -> dict[str, list[Any]]:
-    """Each list of the records, joined."""
+    """Each list of the records that has anything, joined."""
     joined: dict[str, list[Any]] = {}
     for record in filter(None, logprobs):
         for name, values in record.items():
             joined.setdefault(name, []).extend(values or ())
-    return joined
+    return {name: values for name, values in joined.items() if values}
