@@ -9,7 +9,8 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import JSONResponse
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
 from pipeline import __version__
@@ -20,6 +21,9 @@ from pipeline.serve.gate import Gate
 from pipeline.serve.routes import chat, completions, embeddings, health, metrics, models
 
 ROUTERS = (chat.router, completions.router, embeddings.router, models.router, health.router, metrics.router)
+
+LEFT = 499
+"""The status in the log of a request whose client went away before its answer, as nginx writes it."""
 
 _log = logging.getLogger("nightherd.serve")
 
@@ -38,12 +42,18 @@ def make_app(door: Door, *, prefix: str = "", routers: Sequence[APIRouter] = ())
     for router in (*ROUTERS, *routers):
         app.include_router(router, prefix="/v1")
         app.include_router(router, include_in_schema=False)
+    app.add_exception_handler(ClientDisconnect, _left)
     for failure in (RowError, WorkerError, ApiError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(failure, _told)
     gated = Gate(app, door, prefix)
     if not door.config.origins:
         return gated
     return CORSMiddleware(gated, door.config.origins, allow_methods=["*"], allow_headers=["*"])
+
+
+async def _left(request: Request, failure: Exception) -> Response:
+    """The client went away: nobody reads this."""
+    return Response(status_code=LEFT)
 
 
 async def _told(request: Request, failure: Exception) -> JSONResponse:

@@ -41,7 +41,7 @@ def test_a_file_without_keys_is_refused(tmp_path: Path):
         keys_for(Address(), tmp_path / "keys")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_model_is_served_until_a_signal_and_a_stream_is_finished(number):
     """The command as a user gives it, with the real model."""
     command = [sys.executable, "-m", "pipeline.cli", "serve", "--model", MODEL, "--port", "0", "--slots", "2"]
