@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from pipeline.engine.candidates import Candidates, allowed, falling, likeliest
 
-_MIROSTAT_CANDIDATES = (
-    100  # llama.cpp's m: the likeliest tokens from which it estimates how fast probabilities fall
-)
+# llama.cpp's m: how many of the likeliest tokens tell how fast probabilities fall.
+_MIROSTAT_CANDIDATES = 100
 
 
 class Choice(Protocol):
