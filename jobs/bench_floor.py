@@ -14,14 +14,14 @@ from pathlib import Path
 import llama_cpp as lib
 from bench_tasks import Result, Task
 
+from pipeline.chat.prompts import PromptBuilder, embedding_inputs
 from pipeline.config import EngineConfig
 from pipeline.engine.embedder import pack
-from pipeline.engine.llama import LlamaBatch, LlamaFile, LlamaVocabulary, new_context
-from pipeline.engine.llama_embedding import SHORT_TOKENS, embedding_settings
+from pipeline.engine.llama.embedding import SHORT_TOKENS, embedding_settings
+from pipeline.engine.llama.llama import LlamaBatch, LlamaFile, LlamaVocabulary, new_context
 from pipeline.engine.model import Batch
 from pipeline.engine.settings import EngineSettings, fit
 from pipeline.request.schema import ChatRequest, CompletionRequest, EmbeddingRequest, parse_request
-from pipeline.text.prompts import PromptBuilder, embedding_inputs
 
 _PLENTY = 1 << 40
 

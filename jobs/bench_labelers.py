@@ -13,8 +13,8 @@ import numpy as np
 from bench_label_rows import Labeled, Text, body, grammar, labels_of, schema
 from bench_peers import Server, ServerSettings
 
-from pipeline.build import build_worker
 from pipeline.config import make_job
+from pipeline.job.build import build_worker
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.request.rows import Row
 from pipeline.request.schema import parse_request

@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from pipeline.engine.llama_kernels import cpu_features, parse_system_info
+from pipeline.engine.llama.kernels import cpu_features, parse_system_info
 from pipeline.native.cpu import this_cpu
 
 # The share of the CPUs above which others' work is in the way.

@@ -9,10 +9,10 @@ from typing import Any
 from bench_schemas import agreement
 from bench_tasks import Result, Task
 
-from pipeline.build import build_worker
 from pipeline.config import make_job
 from pipeline.engine.counters import Counters
 from pipeline.engine.runner import Runner
+from pipeline.job.build import build_worker
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.request.rows import Row
 from pipeline.request.schema import parse_request

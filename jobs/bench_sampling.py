@@ -28,9 +28,9 @@ from random_model import write_random_model
 
 from pipeline.config import EngineConfig
 from pipeline.engine.engine import Engine
-from pipeline.engine.llama import LlamaFile, LlamaGenerativeModel
+from pipeline.engine.llama.llama import LlamaFile, LlamaGenerativeModel
 from pipeline.engine.model import Vocabulary
-from pipeline.engine.sampling import Sampler, SamplingParams, new_sampler
+from pipeline.engine.sampling.sampling import Sampler, SamplingParams, new_sampler
 from pipeline.engine.sequence import Sequence
 from pipeline.engine.settings import fit
 from pipeline.engine.text import TextStream

@@ -24,7 +24,7 @@ import numpy as np
 
 from pipeline.constraint.constraints import constraint_of
 from pipeline.constraint.guides import Guides
-from pipeline.engine.fake import FakeVocabulary
+from pipeline.engine.fakes.fake import FakeVocabulary
 from pipeline.engine.guide import Guide
 from pipeline.errors import RowError
 from pipeline.request.json_values import read_json

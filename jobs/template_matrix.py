@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.engine.fake import FakeVocabulary
+from pipeline.chat.chat_format import ChatFormats
+from pipeline.chat.prompts import PromptBuilder
+from pipeline.engine.fakes.fake import FakeVocabulary
 from pipeline.errors import RowError
 from pipeline.request.schema import ChatRequest, parse_request
-from pipeline.text.chat_format import ChatFormats
-from pipeline.text.prompts import PromptBuilder
 
 USER, SYSTEM, SAID, RESULT, AGAIN = "Question 71?", "Rule 72.", "Remark 73.", "Result 74.", "Thanks 75."
 NAME, VALUE = "find_76", "Oslo 77"

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from pipeline.answer.vector_forms import VectorForm, stored, vector_columns, with_floats
 from pipeline.config import EngineConfig
 from pipeline.engine.embedder import Embedder
-from pipeline.engine.llama import LlamaFile
-from pipeline.engine.llama_embedding import LlamaEmbeddingModel
+from pipeline.engine.llama.embedding import LlamaEmbeddingModel
+from pipeline.engine.llama.llama import LlamaFile
 
 NEAREST = 10
 PICKED = 40

@@ -80,7 +80,7 @@ def run(
         from pipeline.plan.try_out import try_out
 
         asked = try_out(limit, sample)
-        from pipeline.driver import run_job, try_job
+        from pipeline.job.driver import run_job, try_job
 
         if asked:
             typer.echo(try_job(job, asked, tell=_tell))
@@ -105,7 +105,7 @@ def plan(
         from pipeline.plan.try_out import try_out
 
         try_out(None, sample)
-        from pipeline.planner import plan_job
+        from pipeline.job.planner import plan_job
         from pipeline.report.forecast_text import forecast_text
         from pipeline.report.progress import Count
 
@@ -183,9 +183,9 @@ def retry(output: _Output, set: _Set = None) -> None:
     """
     with _one_message():
         from pipeline.config import parse_setting
-        from pipeline.driver import retry_job
+        from pipeline.files.storage import Storage
+        from pipeline.job.driver import retry_job
         from pipeline.output.records import recorded_job
-        from pipeline.storage import Storage
 
         job = recorded_job(Storage.at(output), [parse_setting(text) for text in set or []])
         typer.echo(retry_job(job, tell=_tell))

@@ -14,16 +14,16 @@ from pipeline.answer.answer_columns import Kind
 from pipeline.answer.answers import Answers
 from pipeline.answer.parsed import Expected
 from pipeline.config import JobConfig
-from pipeline.engine.deciding import Decision
+from pipeline.engine.sampling.deciding import Decision
 from pipeline.engine.sequence import Generation
 from pipeline.errors import RowError
+from pipeline.files.storage import Storage
+from pipeline.input.shards import Chunk, Shard, ShardPlan
 from pipeline.output.fingerprint import Fingerprint
+from pipeline.output.footer import count
 from pipeline.output.manifest import Manifest
 from pipeline.request.rows import Row
 from pipeline.request.schema import parse_request
-from pipeline.shard.footer import count
-from pipeline.shard.shards import Chunk, Shard, ShardPlan
-from pipeline.storage import Storage
 from tests.generated import VOCABULARY
 
 Answer = dict[str, Any]

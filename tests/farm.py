@@ -6,9 +6,9 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
-from pipeline.assignment import Assignment
-from pipeline.coordinator import HELD, SUSPECT_ROWS, Coordinator
-from pipeline.shard.shards import CHUNK_ROWS, Chunk, Shard, ShardPlan
+from pipeline.input.shards import CHUNK_ROWS, Chunk, Shard, ShardPlan
+from pipeline.job.assignment import Assignment
+from pipeline.job.coordinator import HELD, SUSPECT_ROWS, Coordinator
 from pipeline.tally import Tally
 
 Row = tuple[str, int]

@@ -1,4 +1,4 @@
-"""Faults of file systems, put where `pipeline.storage` meets the operating system."""
+"""Faults of file systems, put where `pipeline.files.storage` meets the operating system."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pyarrow.fs
 import pytest
 from fsspec.implementations.arrow import ArrowFSWrapper
 
-from pipeline.storage import Storage
+from pipeline.files.storage import Storage
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 BROKEN = OSError(errno.EIO, "Input/output error")

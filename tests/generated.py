@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
 from pipeline.answer.answers import Answers
-from pipeline.engine.fake import EOS, FakeVocabulary
-from pipeline.engine.logprobs import TokenLogprob
+from pipeline.engine.fakes.fake import EOS, FakeVocabulary
+from pipeline.engine.sampling.logprobs import TokenLogprob
 from pipeline.engine.sequence import FinishReason, Generation
 from pipeline.request.schema import parse_request
 

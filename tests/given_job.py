@@ -16,16 +16,16 @@ from pipeline.answer.answer_columns import Kind
 from pipeline.answer.answers import Answers
 from pipeline.answer.parsed import Expected
 from pipeline.answer.vector_forms import VectorForm
+from pipeline.chat.chat_format import ChatFormats
 from pipeline.config import JobConfig
 from pipeline.errors import RowError
+from pipeline.files.storage import Storage
+from pipeline.input.shards import Chunk, Shard, ShardPlan
 from pipeline.output.fingerprint import Fingerprint
+from pipeline.output.footer import count
 from pipeline.output.manifest import Manifest
 from pipeline.request.rows import Row
 from pipeline.request.schema import parse_request
-from pipeline.shard.footer import count
-from pipeline.shard.shards import Chunk, Shard, ShardPlan
-from pipeline.storage import Storage
-from pipeline.text.chat_format import ChatFormats
 from tests.generated import CHAT, COMPLETION, VOCABULARY, generations, said
 
 OUTSIDE = ("worker_crashed", "deadline_exceeded")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from pipeline.input.shards import ShardPlan
 from pipeline.output.manifest import Manifest
 from pipeline.pulse import Pulse
-from pipeline.shard.shards import ShardPlan
 from pipeline.tally import Tally
 
 

@@ -28,10 +28,10 @@ def call(*arguments: str) -> Any:
 def jobs(monkeypatch) -> list[JobConfig]:
     """The jobs that `run` started, instead of running them."""
     started: list[JobConfig] = []
-    driver = ModuleType("pipeline.driver")
+    driver = ModuleType("pipeline.job.driver")
     driver.run_job = lambda job, tell: started.append(job)  # type: ignore[attr-defined]
     driver.try_job = lambda job, asked, tell: started.append((job, asked))  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "pipeline.driver", driver)
+    monkeypatch.setitem(sys.modules, "pipeline.job.driver", driver)
     return started
 
 
@@ -115,7 +115,7 @@ def test_a_job_that_fails_ends_with_1_and_one_message(monkeypatch, jobs):
     def fail(job: JobConfig, tell: object) -> None:
         raise InputError("in: no Parquet file here")
 
-    monkeypatch.setattr(sys.modules["pipeline.driver"], "run_job", fail)
+    monkeypatch.setattr(sys.modules["pipeline.job.driver"], "run_job", fail)
     result = call("run", *THREE_FLAGS)
     assert result.exit_code == 1
     assert result.output.strip() == "nightherd: in: no Parquet file here"

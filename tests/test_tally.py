@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.output.footer import Footer
 from pipeline.output.manifest import Manifest
 from pipeline.output.records import SUCCESS, USAGE, USAGE_SCHEMA, read_record
 from pipeline.output.verify import verify
 from pipeline.report.summary import Summary
-from pipeline.shard.footer import Footer
 from pipeline.tally import Tally
 from tests.given_job import FINE, Job
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from pipeline.files import local
-from pipeline.storage import Storage
+from pipeline.files.storage import Storage
 
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["__main__", "s3fs", "tests.writers"])

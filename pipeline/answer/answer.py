@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.engine.deciding import Decision
+from pipeline.engine.sampling.deciding import Decision
 
 Logprobs = Mapping[str, Any]
 """Log-probabilities in the shape of the request's endpoint; see `LogprobWriter`."""

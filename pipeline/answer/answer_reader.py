@@ -9,15 +9,15 @@ from hashlib import blake2b
 from pipeline.answer.answer import Choice, Generated, ToolCall, Usage
 from pipeline.answer.logprob_stream import LogprobStream
 from pipeline.answer.logprobs import LogprobWriter, prompt_text
+from pipeline.chat.call_ids import nine_letters
+from pipeline.chat.chat_format import ChatFormats
+from pipeline.chat.pieces import Piece, Pieces
+from pipeline.chat.reply import Reply
+from pipeline.chat.template_nature import CallIds
 from pipeline.constraint.constraints import constraint_of
 from pipeline.engine.model import Vocabulary
 from pipeline.engine.sequence import Generation
 from pipeline.request.schema import ChatRequest, CompletionRequest
-from pipeline.text.call_ids import nine_letters
-from pipeline.text.chat_format import ChatFormats
-from pipeline.text.pieces import Piece, Pieces
-from pipeline.text.reply import Reply
-from pipeline.text.template_nature import CallIds
 
 Asked = ChatRequest | CompletionRequest
 

@@ -9,7 +9,7 @@ from functools import partial
 from pipeline.answer.answer import Choice
 from pipeline.answer.answer_reader import AnswerReader, Asked
 from pipeline.answer.delta import CallDelta, Delta
-from pipeline.engine.logprobs import TokenLogprob
+from pipeline.engine.sampling.logprobs import TokenLogprob
 from pipeline.engine.sequence import Generation, Outcome
 from pipeline.engine.sequence import Sequence as Row
 

@@ -14,6 +14,7 @@ from pipeline.answer.answer_reader import AnswerReader
 from pipeline.answer.columns import columns_of, usage_columns
 from pipeline.answer.parsed import Expected
 from pipeline.answer.vector_forms import VectorForm, stored
+from pipeline.chat.chat_format import ChatFormats
 from pipeline.engine.model import Vocabulary
 from pipeline.engine.sequence import Generation
 from pipeline.errors import RowError
@@ -22,7 +23,6 @@ from pipeline.native.kernels import system_fingerprint
 from pipeline.request.rows import Row
 from pipeline.request.schema import ChatRequest, CompletionRequest, EmbeddingRequest
 from pipeline.tally import Tally
-from pipeline.text.chat_format import ChatFormats
 
 
 class Answers:

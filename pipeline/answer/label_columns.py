@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.answer.logprobs import finite
-from pipeline.engine.deciding import Decision
-from pipeline.engine.labels import log_shares
+from pipeline.engine.sampling.deciding import Decision
+from pipeline.engine.sampling.labels import log_shares
 
 Record = dict[str, Any]
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from pipeline.answer.answer import Logprobs
 from pipeline.answer.logprobs import LogprobWriter, Offsets, Placed
-from pipeline.engine.logprobs import TokenLogprob
-from pipeline.text.pieces import Piece
+from pipeline.chat.pieces import Piece
+from pipeline.engine.sampling.logprobs import TokenLogprob
 
 
 class LogprobStream:

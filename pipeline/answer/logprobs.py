@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from pipeline.engine.logprobs import TokenLogprob
+from pipeline.chat.pieces import Piece
 from pipeline.engine.model import Vocabulary
+from pipeline.engine.sampling.logprobs import TokenLogprob
 from pipeline.engine.sequence import Generation
-from pipeline.text.pieces import Piece
 
 Record = dict[str, Any]
 

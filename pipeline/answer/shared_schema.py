@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from pipeline.answer.parsed import Expected
 from pipeline.config import JobConfig
 from pipeline.errors import ConfigError, RowError
+from pipeline.input.shard_reader import ShardReader, row_reader
+from pipeline.input.shards import Chunk, ShardPlan
 from pipeline.request.rows import records
 from pipeline.request.schema import Request
-from pipeline.shard.shard_reader import ShardReader, row_reader
-from pipeline.shard.shards import Chunk, ShardPlan
 
 COLUMN = "parsed"
 LOOKED_SHARDS = 8

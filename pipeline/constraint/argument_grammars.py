@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.chat.call_values import types_of
+from pipeline.chat.tool_forms import ToolForm
 from pipeline.constraint.lark import Literal, json_rule, quoted
-from pipeline.text.call_values import types_of
-from pipeline.text.tool_forms import ToolForm
 
 # What a schema may say of its object beside the properties, and of a string, so that any text will do.
 _OBJECT = frozenset(

@@ -7,9 +7,9 @@ import re
 from dataclasses import replace
 from typing import Any
 
+from pipeline.chat.tool_forms import BARE, FUNCTIONARY, MADE_UP, ToolForm
 from pipeline.constraint.argument_grammars import arguments_rules
 from pipeline.constraint.lark import Literal, json_rule, quoted
-from pipeline.text.tool_forms import BARE, FUNCTIONARY, MADE_UP, ToolForm
 
 
 def tools_grammar(record: dict[str, Any], form: ToolForm, literal: Literal) -> str:

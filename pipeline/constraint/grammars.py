@@ -12,6 +12,7 @@ from typing import Any
 from llguidance import LLMatcher
 from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
 
+from pipeline.chat.tool_forms import BARE, ToolForm
 from pipeline.constraint.call_grammars import tools_grammar
 from pipeline.constraint.constraints import Constraint
 from pipeline.constraint.equivalents import use_equivalents
@@ -19,7 +20,6 @@ from pipeline.constraint.lark import COMPACT, Literal, quoted
 from pipeline.constraint.subschemas import Place, pointed_at, subschemas
 from pipeline.errors import RowError
 from pipeline.request.json_values import short
-from pipeline.text.tool_forms import BARE, ToolForm
 
 MAX_GRAMMAR = 64 * 1024
 MAX_REGEX = 16 * 1024

@@ -12,6 +12,9 @@ import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from numpy.typing import NDArray
 
+from pipeline.chat.chat_format import ChatFormats
+from pipeline.chat.pieces import control_tokens
+from pipeline.chat.tool_forms import ToolForm
 from pipeline.constraint.answer_text import Ahead, AnswerText, answer_text
 from pipeline.constraint.constraints import Constraint
 from pipeline.constraint.grammar_errors import grammar_error
@@ -24,9 +27,6 @@ from pipeline.constraint.matcher_guide import MatcherGuide
 from pipeline.constraint.spelling import KNOWN, Speller, Tokens
 from pipeline.engine.model import Vocabulary
 from pipeline.errors import RowError
-from pipeline.text.chat_format import ChatFormats
-from pipeline.text.pieces import control_tokens
-from pipeline.text.tool_forms import ToolForm
 
 CACHED = 256
 CACHED_LABELS = 1024

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipeline.constraint.answer_text import Ahead, AnswerText
 from pipeline.constraint.labels import SpelledLabels
 from pipeline.constraint.matcher_guide import MatcherGuide
-from pipeline.engine.labels import Element, Labels
+from pipeline.engine.sampling.labels import Element, Labels
 
 Spell = Callable[[bytes, Ahead, Sequence[int], MatcherGuide], SpelledLabels | None]
 """Spells what comes next, from what was said, the labels, the tokens before, and the guide there."""

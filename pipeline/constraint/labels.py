@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from pipeline.constraint.answer_text import Ahead
 from pipeline.constraint.spelling import Speller, Spelling, Tokens
-from pipeline.engine.labels import Labels
+from pipeline.engine.sampling.labels import Labels
 
 EndsAfter = Callable[[Tokens, int, bytes], Tokens]
 """The tokens that may end a label behind its own tokens. The first so many bytes of these aren't the label's.

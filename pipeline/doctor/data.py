@@ -9,10 +9,10 @@ from rich.filesize import decimal
 from pipeline.config import JobConfig
 from pipeline.doctor.check import Check
 from pipeline.errors import NightherdError
+from pipeline.files.storage import Storage
+from pipeline.input.shards import Shard, list_input, plan_shard
+from pipeline.job.worker import check_input
 from pipeline.output.records import RECORD, SUCCESS, read_record
-from pipeline.shard.shards import Shard, list_input, plan_shard
-from pipeline.storage import Storage
-from pipeline.worker import check_input
 
 _LOOKED_INTO = 8
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from pipeline.actors.cluster import Node, share_out
-from pipeline.actors.examination import join_cluster, leave_cluster, on_each_machine, this_machine
 from pipeline.config import JobConfig
 from pipeline.doctor.check import Check, Examination
 from pipeline.doctor.data import examine_data
 from pipeline.doctor.machine import examine_machine
 from pipeline.doctor.model import examine_model
 from pipeline.errors import WorkerError
+from pipeline.job.actors.cluster import Node, share_out
+from pipeline.job.actors.examination import join_cluster, leave_cluster, on_each_machine, this_machine
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from pipeline.engine.blocks import AttentionCost, in_blocks
 from pipeline.engine.counters import Counters
-from pipeline.engine.logprobs import TokenLogprob, token_logprob
 from pipeline.engine.model import GenerativeModel, NoRoom
 from pipeline.engine.priority import Priority
+from pipeline.engine.sampling.logprobs import TokenLogprob, token_logprob
 from pipeline.engine.scheduler import Limits, Scheduler
 from pipeline.engine.sequence import FinishReason, Outcome, Sampled, Sequence, State
 from pipeline.engine.step import Piece, Step

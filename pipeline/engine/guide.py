@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.engine.labels import Labels
+from pipeline.engine.sampling.labels import Labels
 
 
 class Guide(Protocol):

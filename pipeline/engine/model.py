@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.engine.logit_edits import LogitEdit
+from pipeline.engine.sampling.logit_edits import LogitEdit
 from pipeline.errors import NightherdError
 
 

@@ -10,11 +10,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.engine.deciding import Deciding, Decision
 from pipeline.engine.guide import Guide
-from pipeline.engine.logprobs import TokenLogprob, token_logprob
 from pipeline.engine.priority import Deadlines, Priority
-from pipeline.engine.sampling import Sampler
+from pipeline.engine.sampling.deciding import Deciding, Decision
+from pipeline.engine.sampling.logprobs import TokenLogprob, token_logprob
+from pipeline.engine.sampling.sampling import Sampler
 from pipeline.engine.text import TextStream
 from pipeline.errors import RowError
 

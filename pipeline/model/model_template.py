@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from jinja2 import TemplateError
 
+from pipeline.chat.chat_template import environment
 from pipeline.config import ModelConfig
 from pipeline.errors import ModelError, StorageError
-from pipeline.storage import Storage
-from pipeline.text.chat_template import environment
+from pipeline.files.storage import Storage
 
 
 def read_chat_template(config: ModelConfig) -> str | None:

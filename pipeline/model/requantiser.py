@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from pipeline.config import EngineConfig
 from pipeline.engine.embedder import Embedder
-from pipeline.engine.llama import LlamaFile, LlamaGenerativeModel
-from pipeline.engine.llama_embedding import LlamaEmbeddingModel, is_embedding_model
-from pipeline.engine.llama_quantize import quantize
+from pipeline.engine.llama.embedding import LlamaEmbeddingModel, is_embedding_model
+from pipeline.engine.llama.llama import LlamaFile, LlamaGenerativeModel
+from pipeline.engine.llama.quantize import quantize
 from pipeline.engine.scores import Scores, score
 from pipeline.engine.settings import fit
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pipeline.engine.llama import LlamaFile
-from pipeline.engine.llama_devices import gpu_names
-from pipeline.engine.llama_kernels import cpu_features
+from pipeline.engine.llama.devices import gpu_names
+from pipeline.engine.llama.kernels import cpu_features
+from pipeline.engine.llama.llama import LlamaFile
 from pipeline.native.kernels import Kernels
 from pipeline.native.library import library_version
 

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from pipeline.engine.llama_devices import gpu_names, sees_gpu, visible_gpus
-from pipeline.engine.llama_kernels import cpu_features
+from pipeline.engine.llama.devices import gpu_names, sees_gpu, visible_gpus
+from pipeline.engine.llama.kernels import cpu_features
 from pipeline.native.library import Device, Library
 
 

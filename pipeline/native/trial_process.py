@@ -15,8 +15,8 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.engine.llama import LlamaFile, LlamaGenerativeModel
-from pipeline.engine.llama_embedding import LlamaEmbeddingModel, is_embedding_model
+from pipeline.engine.llama.embedding import LlamaEmbeddingModel, is_embedding_model
+from pipeline.engine.llama.llama import LlamaFile, LlamaGenerativeModel
 from pipeline.engine.model import Batch, Vocabulary
 from pipeline.engine.settings import fit
 from pipeline.errors import NightherdError

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import JobError, OutputError
+from pipeline.input.shard_reader import ParquetRows
+from pipeline.input.shards import Chunk, ShardPlan
+from pipeline.output.assembly import check_table, cover, with_vectors, write_table
+from pipeline.output.footer import Footer
 from pipeline.output.manifest import Manifest
 from pipeline.output.records import answers_of, chunk_folder, chunk_name, response_name
-from pipeline.shard.assembly import check_table, cover, with_vectors, write_table
-from pipeline.shard.footer import Footer
-from pipeline.shard.shard_reader import ParquetRows
-from pipeline.shard.shards import Chunk, ShardPlan
 from pipeline.tally import Tally
 
 _ROWS = 4096

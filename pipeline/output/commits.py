@@ -8,8 +8,12 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from pipeline.errors import NightherdError, OutputError
+from pipeline.files.storage import Check, Storage, Write
+from pipeline.input.shards import Chunk, ShardPlan
 from pipeline.native.kernels import Kernels, system_fingerprint
+from pipeline.output.assembly import check_table, cover, dimensions, joined, with_vectors, write_table
 from pipeline.output.fingerprint import Fingerprint
+from pipeline.output.footer import Footer
 from pipeline.output.records import (
     DRAFT,
     KERNELS,
@@ -25,10 +29,6 @@ from pipeline.output.records import (
     response_name,
     write_record,
 )
-from pipeline.shard.assembly import check_table, cover, dimensions, joined, with_vectors, write_table
-from pipeline.shard.footer import Footer
-from pipeline.shard.shards import Chunk, ShardPlan
-from pipeline.storage import Check, Storage, Write
 from pipeline.tally import Tally
 
 

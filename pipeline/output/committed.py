@@ -10,14 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import OutputError
+from pipeline.files.storage import Storage
+from pipeline.input.parquet import row_batches
+from pipeline.input.shards import Chunk
+from pipeline.output.assembly import cover
 from pipeline.output.fingerprint import Fingerprint
+from pipeline.output.footer import read_footer
 from pipeline.output.manifest import Manifest
 from pipeline.output.records import RECORD, SUCCESS, answers_of, chunk_name, read_record, response_name
-from pipeline.shard.assembly import cover
-from pipeline.shard.footer import read_footer
-from pipeline.shard.parquet import row_batches
-from pipeline.shard.shards import Chunk
-from pipeline.storage import Storage
 
 Select = Callable[[pa.Schema], list[str]]
 """The names of the columns to read, from a file's schema."""

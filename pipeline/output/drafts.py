@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import NightherdError, OutputError
+from pipeline.input.shards import Chunk
 from pipeline.output.commits import Commits
+from pipeline.output.footer import KEY, count
 from pipeline.output.records import DRAFT, RECORD, WORK, answers_of, chunk_folder, draft_name
-from pipeline.shard.footer import KEY, count
-from pipeline.shard.shards import Chunk
 
 
 class _Finished(NightherdError):

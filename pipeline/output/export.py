@@ -18,9 +18,9 @@ from pipeline.answer.answer_columns import response_schema
 from pipeline.answer.openai_body import to_openai
 from pipeline.answer.vector_forms import with_floats
 from pipeline.errors import ConfigError
+from pipeline.files.storage import Storage
 from pipeline.output.committed import CommittedRows
 from pipeline.output.records import WORK
-from pipeline.storage import Storage
 
 STANDARD_OUTPUT = "-"
 

@@ -10,8 +10,8 @@ from functools import cached_property
 from typing import Any
 
 from pipeline.config import EngineConfig, JobConfig, OutputConfig
+from pipeline.input.shards import ShardPlan
 from pipeline.model.model_template import read_chat_template
-from pipeline.shard.shards import ShardPlan
 
 _RESULT_SETTINGS = ("reproducible", "context", "kv_type", "flash_attention")
 _REPRODUCIBLE_SETTINGS = ("batch", "ubatch")

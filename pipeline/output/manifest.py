@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.errors import OutputError
+from pipeline.files.storage import ASIDE, Storage
+from pipeline.input.shards import ShardPlan
 from pipeline.output.commits import Commits
 from pipeline.output.fingerprint import Fingerprint
+from pipeline.output.footer import Footer
 from pipeline.output.records import (
     DRAFT,
     FORECAST,
@@ -29,9 +32,6 @@ from pipeline.output.records import (
     versions,
     write_record,
 )
-from pipeline.shard.footer import Footer
-from pipeline.shard.shards import ShardPlan
-from pipeline.storage import ASIDE, Storage
 from pipeline.tally import Tally
 
 _SHOWN = 10

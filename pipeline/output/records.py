@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 
 from pipeline.config import JobConfig, make_job
 from pipeline.errors import OutputError
-from pipeline.shard.footer import Footer, read_footer
-from pipeline.shard.parquet import footer_digest, parquet_file
-from pipeline.shard.shards import Chunk, Shard, output_of
-from pipeline.storage import Storage
+from pipeline.files.storage import Storage
+from pipeline.input.parquet import footer_digest, parquet_file
+from pipeline.input.shards import Chunk, Shard, output_of
+from pipeline.output.footer import Footer, read_footer
 from pipeline.tally import Tally
 
 WORK = "_work"

@@ -8,12 +8,12 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow as pa
 
+from pipeline.input.shards import Chunk
+from pipeline.output.assembly import with_vectors, write_table
 from pipeline.output.committed import CommittedRows
+from pipeline.output.footer import count
 from pipeline.output.records import TRY_OUT, footer_of, response_name
 from pipeline.plan.try_out import Part
-from pipeline.shard.assembly import with_vectors, write_table
-from pipeline.shard.footer import count
-from pipeline.shard.shards import Chunk
 from pipeline.tally import Tally
 
 _ROWS = 1024

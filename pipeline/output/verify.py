@@ -13,7 +13,12 @@ import pyarrow.parquet as pq
 
 from pipeline.config import RequestConfig
 from pipeline.errors import InputError, JobError, OutputError
+from pipeline.files.storage import Storage
+from pipeline.input.parquet import footer_digest, parquet_file, row_batches
+from pipeline.input.shard_reader import ShardReader, row_reader
+from pipeline.input.shards import Shard, ShardPlan, chunks, list_shards, plan_shard
 from pipeline.output.fingerprint import Fingerprint
+from pipeline.output.footer import Footer, check_counts, read_footer
 from pipeline.output.records import (
     RESPONSES,
     SUCCESS,
@@ -24,11 +29,6 @@ from pipeline.output.records import (
     response_name,
 )
 from pipeline.request.rows import records
-from pipeline.shard.footer import Footer, check_counts, read_footer
-from pipeline.shard.parquet import footer_digest, parquet_file, row_batches
-from pipeline.shard.shard_reader import ShardReader, row_reader
-from pipeline.shard.shards import Shard, ShardPlan, chunks, list_shards, plan_shard
-from pipeline.storage import Storage
 from pipeline.tally import Tally
 
 _BATCH = 256

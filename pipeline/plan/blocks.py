@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipeline.input.shards import Chunk
+from pipeline.output.assembly import write_table
 from pipeline.output.committed import CommittedRows
+from pipeline.output.footer import count
 from pipeline.output.tried_out import tables_of
 from pipeline.plan.try_out import Part
-from pipeline.shard.assembly import write_table
-from pipeline.shard.footer import count
-from pipeline.shard.shards import Chunk
 
 Amounts = NDArray[np.float64]
 

@@ -10,10 +10,10 @@ from typing import Any
 from pipeline.config import JobConfig
 from pipeline.errors import RowError
 from pipeline.failures import NO_FAILURES, Failures, Reason
+from pipeline.input.shards import CHUNK_ROWS, Chunk, ShardPlan
+from pipeline.job.worker import Identity, OpenShard
 from pipeline.plan.try_out import TryOut
 from pipeline.request.schema import Request
-from pipeline.shard.shards import CHUNK_ROWS, Chunk, ShardPlan
-from pipeline.worker import Identity, OpenShard
 
 CHECKED_ROWS = 100_000
 """The most rows that are looked at; of larger inputs, those of a seeded sample."""
@@ -100,6 +100,6 @@ def _check(rows: Sequence[Any], part: Chunk, prepare: Prepare) -> Checked:
 
 @lru_cache(1)
 def _prepare(job: str, on_gpu: bool) -> Prepare:
-    from pipeline.build import build_preparation
+    from pipeline.job.build import build_preparation
 
     return build_preparation(JobConfig.model_validate_json(job), on_gpu=on_gpu)

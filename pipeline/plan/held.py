@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.files.storage import Storage
 from pipeline.output.records import FORECAST, RESPONSES, SUCCESS, read_record
 from pipeline.plan.estimate import Estimate
 from pipeline.plan.forecast import Forecast
-from pipeline.storage import Storage
 
 _TIMES = ("seconds", "cpu_hours", "gpu_hours", "cost")
 

@@ -8,18 +8,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.actors.ray_cluster import RayCluster
-from pipeline.actors.ray_tasks import Chores
 from pipeline.answer.shared_schema import shared_schema
 from pipeline.config import JobConfig
 from pipeline.errors import ConfigError, InputError, ModelError
+from pipeline.files.storage import Storage
+from pipeline.input.shards import Shard, ShardPlan, list_input, plan_shard
+from pipeline.job.actors.ray_cluster import RayCluster
+from pipeline.job.actors.ray_tasks import Chores
+from pipeline.job.worker import check_input
 from pipeline.model.models import LocalModel, fetch_model
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
 from pipeline.plan.preflight import check_model
-from pipeline.shard.shards import Shard, ShardPlan, list_input, plan_shard
-from pipeline.storage import Storage
-from pipeline.worker import check_input
 
 Tell = Callable[[str], None]
 """Called with a line that a person should read."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.backlog import FEWEST_ROWS
+from pipeline.job.backlog import FEWEST_ROWS
 from pipeline.pulse import Pulse
 
 _FEWEST_TOKENS = 64

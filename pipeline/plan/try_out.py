@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from pipeline.errors import ConfigError, InputError
-from pipeline.shard.shards import Chunk, ShardPlan
+from pipeline.input.shards import Chunk, ShardPlan
 
 SEED = 20
 """Of all samples: the same input gives the same rows."""

@@ -8,10 +8,10 @@ from typing import Any
 
 from pipeline.config import RequestConfig
 from pipeline.errors import JobError, RowError
+from pipeline.input.shard_reader import ShardReader, row_reader
+from pipeline.input.shards import Chunk, Shard, list_shards, plan_shard
 from pipeline.request.rows import records
 from pipeline.request.schema import ChatRequest, CompletionRequest, Request
-from pipeline.shard.shard_reader import ShardReader, row_reader
-from pipeline.shard.shards import Chunk, Shard, list_shards, plan_shard
 
 LARGEST = 64 << 20
 """Bytes of a shard that is read for the sake of a few rows."""

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline.output.footer import count
 from pipeline.report.label_counts import LONGEST_LABEL, MOST_LABELS, labels_of, tally_pairs
 from pipeline.report.reservoir import Reservoir
 from pipeline.report.row_batch import RowBatch
 from pipeline.report.spread import Spread
-from pipeline.shard.footer import count
 from pipeline.tally import Tally
 
 EXAMPLES = 12

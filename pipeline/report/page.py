@@ -13,6 +13,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from pipeline import __version__
 from pipeline.errors import ConfigError
+from pipeline.files.storage import Storage
 from pipeline.output.committed import CommittedRows
 from pipeline.output.records import REPORT, WORK
 from pipeline.plan.held import held_at
@@ -23,7 +24,6 @@ from pipeline.report.row_batch import RowBatch
 from pipeline.report.sections import moment, sections
 from pipeline.report.status import Status, status
 from pipeline.report.survey import Survey, columns_to_read
-from pipeline.storage import Storage
 from pipeline.tally import Tally
 
 _ROWS = 1024

@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from pipeline.errors import StorageError
+from pipeline.files.storage import Storage
 from pipeline.output.records import PROGRESS
-from pipeline.storage import Storage
 
 WRITE_EVERY = 2.0
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipeline.errors import OutputError
+from pipeline.files.storage import Storage
 from pipeline.output.records import PROGRESS, RECORD, RESPONSES, SUCCESS, footers_of, kernels_of, read_record
-from pipeline.storage import Storage
 from pipeline.tally import Tally
 
 SILENCE = 60.0

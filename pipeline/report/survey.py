@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.output.footer import count
 from pipeline.report.failures import Failures
 from pipeline.report.gold import Gold
 from pipeline.report.label_counts import LabelCounts, label_fields, labels_of
@@ -19,7 +20,6 @@ from pipeline.report.row_batch import RowBatch
 from pipeline.report.spread import Spread
 from pipeline.report.timeline import Timeline
 from pipeline.report.vectors import Vectors
-from pipeline.shard.footer import count
 from pipeline.tally import Tally
 
 READ = 10

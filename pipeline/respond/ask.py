@@ -7,18 +7,18 @@ from dataclasses import dataclass, fields
 from functools import partial
 from hashlib import blake2b
 
+from pipeline.chat.pieces import Piece
 from pipeline.constraint.label_guide import LabelGuide
-from pipeline.engine.label_draw import LabelParams
 from pipeline.engine.model import Vocabulary
 from pipeline.engine.priority import Deadlines, Priority
-from pipeline.engine.sampling import SamplingParams, new_sampler
+from pipeline.engine.sampling.label_draw import LabelParams
+from pipeline.engine.sampling.sampling import SamplingParams, new_sampler
 from pipeline.engine.sequence import Generation, Outcome
 from pipeline.engine.sequence import Sequence as Generating
 from pipeline.engine.submission import NewSequence
 from pipeline.engine.text import TextStream
 from pipeline.errors import RowError
 from pipeline.request.schema import ChatRequest, CompletionRequest
-from pipeline.text.pieces import Piece
 
 # What a request says of its sampling, by the names that the engine knows.
 _SAMPLING = {field.name for field in fields(SamplingParams)} - {"seed", "end_tokens", "labels"}

@@ -9,6 +9,7 @@ from typing import Literal
 from pipeline.answer.answer import Answer
 from pipeline.answer.answer_reader import AnswerReader
 from pipeline.answer.answer_stream import AnswerStream
+from pipeline.chat.chat_format import ChatFormats
 from pipeline.engine.model import Vocabulary
 from pipeline.engine.priority import Deadlines, Priority
 from pipeline.engine.runner import Runner
@@ -21,7 +22,6 @@ from pipeline.respond.ask import Ask, Generations, echoes
 from pipeline.respond.handle import Handle, then
 from pipeline.respond.preparation import GenerativePreparation
 from pipeline.respond.service import Listen
-from pipeline.text.chat_format import ChatFormats
 
 
 class GenerativeService:

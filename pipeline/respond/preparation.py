@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from pipeline.chat.chat_format import ChatFormats
+from pipeline.chat.pieces import Piece, Pieces
+from pipeline.chat.prompts import PromptBuilder, embedding_inputs
 from pipeline.constraint.constraints import constraint_of
 from pipeline.constraint.guides import Guides
 from pipeline.engine.embedder import fit
@@ -13,9 +16,6 @@ from pipeline.request.fields import UNLIMITED
 from pipeline.request.schema import ChatRequest, CompletionRequest, EmbeddingRequest, Request
 from pipeline.respond.ask import Ask, echoes
 from pipeline.respond.responders import served
-from pipeline.text.chat_format import ChatFormats
-from pipeline.text.pieces import Piece, Pieces
-from pipeline.text.prompts import PromptBuilder, embedding_inputs
 
 
 class GenerativePreparation:

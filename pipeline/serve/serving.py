@@ -68,8 +68,8 @@ def keys_for(address: Address, file: Path | None) -> Keys | None:
 
 def build_here(job: JobConfig) -> Service:
     """The job's model on this machine, on its CPUs, and a GPU if llama.cpp can use one. Raises JobError."""
-    from pipeline.build import build_service
-    from pipeline.engine.llama_devices import sees_gpu
+    from pipeline.engine.llama.devices import sees_gpu
+    from pipeline.job.build import build_service
 
     settings = job.model_dump(mode="json", include={"model", "engine", "request"})
     digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16).hexdigest()

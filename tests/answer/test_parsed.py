@@ -20,16 +20,16 @@ from pipeline.answer.shared_schema import shared_schema
 from pipeline.config import JobConfig
 from pipeline.engine.sequence import Generation
 from pipeline.errors import ConfigError, RowError
+from pipeline.files.storage import Storage
+from pipeline.input.shards import Chunk, ShardPlan, list_shards, plan_shard
 from pipeline.output.amendment import Amendment
 from pipeline.output.export import export
 from pipeline.output.fingerprint import Fingerprint
+from pipeline.output.footer import count
 from pipeline.output.manifest import Manifest
 from pipeline.output.verify import verify
 from pipeline.request.rows import Row
 from pipeline.request.schema import parse_request
-from pipeline.shard.footer import count
-from pipeline.shard.shards import Chunk, ShardPlan, list_shards, plan_shard
-from pipeline.storage import Storage
 
 PERSON = {
     "type": "object",
@@ -232,7 +232,7 @@ class Output:
 
 
 def shard_of(name: str) -> Any:
-    from pipeline.shard.shards import Shard
+    from pipeline.input.shards import Shard
 
     return Shard(name, f"/nowhere/{name}", 1, "")
 

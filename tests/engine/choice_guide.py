@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.engine.fake import FakeVocabulary
-from pipeline.engine.labels import Labels
+from pipeline.engine.fakes.fake import FakeVocabulary
+from pipeline.engine.sampling.labels import Labels
 
 
 def labels_of(choices: tuple[bytes, ...]) -> Labels:

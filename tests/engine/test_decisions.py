@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.engine.deciding import Deciding
 from pipeline.engine.engine import Engine
-from pipeline.engine.fake import FakeModel, FakeVocabulary, next_logits
-from pipeline.engine.label_draw import LabelDraw, LabelParams
-from pipeline.engine.labels import Labels, log_shares
-from pipeline.engine.sampling import SamplingParams, new_sampler
+from pipeline.engine.fakes.fake import FakeModel, FakeVocabulary, next_logits
+from pipeline.engine.sampling.deciding import Deciding
+from pipeline.engine.sampling.label_draw import LabelDraw, LabelParams
+from pipeline.engine.sampling.labels import Labels, log_shares
+from pipeline.engine.sampling.sampling import SamplingParams, new_sampler
 from pipeline.engine.sequence import Generation, Sequence
 from pipeline.engine.text import TextStream
 from pipeline.errors import RowError

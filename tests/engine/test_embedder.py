@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from pipeline.engine.embedder import Embedder, fit, normalised, pack, shorten
-from pipeline.engine.fake import EOS, FakeVocabulary
-from pipeline.engine.fake_embedding import FakeEmbeddingModel
+from pipeline.engine.fakes.embedding import FakeEmbeddingModel
+from pipeline.engine.fakes.fake import EOS, FakeVocabulary
 from pipeline.errors import RowError, WorkerError
 
 inputs = st.lists(st.lists(st.integers(0, 255), min_size=1, max_size=64), max_size=30)

@@ -12,8 +12,8 @@ import pytest
 from jobs.minilm import build_minilm
 from pipeline.config import EngineConfig
 from pipeline.engine.embedder import Embedder, fit
-from pipeline.engine.llama import LlamaFile
-from pipeline.engine.llama_embedding import LlamaEmbeddingModel, is_embedding_model
+from pipeline.engine.llama.embedding import LlamaEmbeddingModel, is_embedding_model
+from pipeline.engine.llama.llama import LlamaFile
 from pipeline.errors import ModelError, WorkerError
 from pipeline.model.models import default_cache
 

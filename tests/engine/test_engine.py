@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.engine.engine import Engine
-from pipeline.engine.fake import FakeModel, FakeVocabulary, next_logits
+from pipeline.engine.fakes.fake import FakeModel, FakeVocabulary, next_logits
 from pipeline.engine.model import Batch, NoRoom
 from pipeline.engine.priority import Deadlines, Priority
-from pipeline.engine.sampling import SamplingParams, new_sampler
+from pipeline.engine.sampling.sampling import SamplingParams, new_sampler
 from pipeline.engine.sequence import Generation, Outcome, Sequence
 from pipeline.engine.text import TextStream
 from pipeline.errors import RowError, WorkerError

@@ -13,10 +13,10 @@ import pytest
 from pipeline.config import EngineConfig
 from pipeline.engine.blocks import BLOCK
 from pipeline.engine.engine import Engine
-from pipeline.engine.llama import LlamaFile, LlamaGenerativeModel
-from pipeline.engine.llama_quantize import quantize
+from pipeline.engine.llama.llama import LlamaFile, LlamaGenerativeModel
+from pipeline.engine.llama.quantize import quantize
 from pipeline.engine.model import Batch
-from pipeline.engine.sampling import SamplingParams, new_sampler
+from pipeline.engine.sampling.sampling import SamplingParams, new_sampler
 from pipeline.engine.sequence import Generation, Sequence
 from pipeline.engine.settings import fit
 from pipeline.engine.streams import QUAD

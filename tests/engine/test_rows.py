@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.engine.engine import Engine
-from pipeline.engine.fake import FakeModel, FakeVocabulary, next_logits
-from pipeline.engine.sampling import SamplingParams, new_sampler
+from pipeline.engine.fakes.fake import FakeModel, FakeVocabulary, next_logits
+from pipeline.engine.sampling.sampling import SamplingParams, new_sampler
 from pipeline.engine.sequence import Generation, Sequence
 from pipeline.engine.text import TextStream
 from tests.engine.choice_guide import ChoiceGuide

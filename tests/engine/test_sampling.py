@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.engine.candidates import falling
-from pipeline.engine.fake import FakeVocabulary
-from pipeline.engine.sampling import Sampler, SamplingParams, new_sampler
+from pipeline.engine.fakes.fake import FakeVocabulary
+from pipeline.engine.sampling.candidates import falling
+from pipeline.engine.sampling.sampling import Sampler, SamplingParams, new_sampler
 from pipeline.errors import RowError
 
 VOCABULARY = 20_000  # large enough for the search by columns

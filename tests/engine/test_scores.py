@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.engine.fake import FakeModel, next_logits
+from pipeline.engine.fakes.fake import FakeModel, next_logits
 from pipeline.engine.scores import Scores, score
 
 TEXT = list(b"the herd goes home at night, and the gate is shut behind it")

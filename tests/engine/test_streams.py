@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from pipeline.engine.blocks import BLOCK, SHORTEST_TURN, TURN_HEADER, AttentionCost, in_blocks
 from pipeline.engine.engine import Engine
-from pipeline.engine.fake import EOS, FakeModel, FakeVocabulary
+from pipeline.engine.fakes.fake import EOS, FakeModel, FakeVocabulary
 from pipeline.engine.model import Batch
-from pipeline.engine.sampling import SamplingParams, new_sampler
+from pipeline.engine.sampling.sampling import SamplingParams, new_sampler
 from pipeline.engine.sequence import Sequence
 from pipeline.engine.text import TextStream
 from tests.engine.choice_guide import ChoiceGuide, labels_of

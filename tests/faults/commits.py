@@ -19,13 +19,13 @@ import pyarrow as pa
 from pipeline.answer.answers import Answers
 from pipeline.config import JobConfig
 from pipeline.engine.sequence import Generation
+from pipeline.files.storage import Storage
+from pipeline.input.shards import Chunk, Shard, ShardPlan
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
 from pipeline.output.records import response_name
 from pipeline.request.rows import Row
 from pipeline.request.schema import CompletionRequest
-from pipeline.shard.shards import Chunk, Shard, ShardPlan
-from pipeline.storage import Storage
 from pipeline.tally import Tally
 from tests.faults.disk import on_change
 

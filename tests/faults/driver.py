@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import JobConfig
-from pipeline.driver import run_job
 from pipeline.errors import JobError
+from pipeline.job.driver import run_job
 from pipeline.model.models import LocalModel
 from tests.faults.answer_log import AnswerLog
 from tests.faults.disk import Disk, on_change
@@ -25,10 +25,10 @@ MODEL = LocalModel(Path("fake.gguf"), "0" * 64, 1)
 GAVE_UP = 3
 """The exit status after an error that the pipeline names; Python's own after any other is 1."""
 TUNED = (
-    "pipeline.actors.ray_pool",
-    "pipeline.actors.ray_member",
-    "pipeline.run",
-    "pipeline.driver",
+    "pipeline.job.actors.ray_pool",
+    "pipeline.job.actors.ray_member",
+    "pipeline.job.run",
+    "pipeline.job.driver",
 )
 """Where the pipeline keeps the time-outs that a test may shorten."""
 

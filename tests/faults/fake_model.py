@@ -16,18 +16,18 @@ from typing import Any, Literal
 import pyarrow as pa
 import ray
 
-from pipeline.actors.cluster import Slot
 from pipeline.answer.answers import Answers
 from pipeline.config import JobConfig
 from pipeline.engine.sequence import Generation
 from pipeline.errors import WorkerError
+from pipeline.files.storage import Storage
+from pipeline.job.actors.cluster import Slot
+from pipeline.job.worker import Identity, Worker
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
 from pipeline.pulse import Pulse
 from pipeline.request.rows import Row
 from pipeline.request.schema import CompletionRequest
-from pipeline.storage import Storage
-from pipeline.worker import Identity, Worker
 from tests.faults.answer_log import AnswerLog
 from tests.faults.arithmetic import Sum
 from tests.faults.disk import Disk

@@ -8,11 +8,11 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-import pipeline.actors.ray_pool
-from pipeline.actors.cluster import Slot
-from pipeline.actors.row_actor import Heartbeat, RowActor, WorkerFactory
-from pipeline.assignment import Assignment
-from pipeline.shard.shards import ShardPlan
+import pipeline.job.actors.ray_pool
+from pipeline.input.shards import ShardPlan
+from pipeline.job.actors.cluster import Slot
+from pipeline.job.actors.row_actor import Heartbeat, RowActor, WorkerFactory
+from pipeline.job.assignment import Assignment
 from pipeline.tally import Tally
 
 
@@ -62,7 +62,7 @@ class Losses:
                         _never()
                     return super().pulse()
 
-            pipeline.actors.ray_pool.RowActor = LossyActor  # type: ignore[misc]
+            pipeline.job.actors.ray_pool.RowActor = LossyActor  # type: ignore[misc]
 
 
 def _first(mark: str) -> bool:

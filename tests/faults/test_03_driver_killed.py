@@ -11,9 +11,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from pipeline.output.assembly import write_table
+from pipeline.output.footer import Footer
 from pipeline.output.verify import verify
-from pipeline.shard.assembly import write_table
-from pipeline.shard.footer import Footer
 from tests.faults.case import Case
 from tests.faults.commits import (
     answers_of,

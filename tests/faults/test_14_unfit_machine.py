@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.trust import TRIALS
+from pipeline.job.trust import TRIALS
 from tests.faults.case import Case
 from tests.faults.driver import GAVE_UP
 from tests.faults.truth import assert_whole

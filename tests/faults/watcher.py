@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import OutputError
-from pipeline.shard.footer import read_footer
+from pipeline.output.footer import read_footer
 
 State = tuple[int, int, int]
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.engine.llama import LlamaFile, Placement
-from pipeline.engine.llama_kernels import cpu_features, parse_system_info
+from pipeline.engine.llama.kernels import cpu_features, parse_system_info
+from pipeline.engine.llama.llama import LlamaFile, Placement
 from pipeline.native.cpu import parse_cpuinfo, this_cpu, unused
 from pipeline.native.in_use import kernels_of
 from pipeline.native.kernels import Kernels, system_fingerprint

@@ -13,7 +13,7 @@ import s3fs
 
 from pipeline.files import retries
 from pipeline.files.aside import temporary_folder
-from pipeline.storage import Storage
+from pipeline.files.storage import Storage
 from tests.s3_server import S3Server
 from tests.writers import lower_part_size
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.storage import Storage
+from pipeline.files.storage import Storage
 
 
 def put(storage: Storage, name: str, data: bytes) -> bool:

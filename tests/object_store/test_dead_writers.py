@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.files.aside import ABANDONED_AFTER
-from pipeline.storage import Storage
+from pipeline.files.storage import Storage
 from tests.object_store.tables import put
 from tests.s3_server import Fault, Request, S3Server
 from tests.writers import STEPS, content, die_at, ended, processes, race, started

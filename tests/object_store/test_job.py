@@ -10,14 +10,14 @@ import pytest
 
 from pipeline.config import JobConfig
 from pipeline.errors import OutputError
+from pipeline.files.storage import Storage
+from pipeline.input.shards import Chunk, ShardPlan, list_shards, plan_shard
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
 from pipeline.output.verify import verify
-from pipeline.shard.shards import Chunk, ShardPlan, list_shards, plan_shard
-from pipeline.storage import Storage
 from tests.object_store.tables import put_table
+from tests.output.test_manifest import answers, tally_of
 from tests.s3_server import S3Server
-from tests.test_manifest import answers, tally_of
 
 ROWS = {"a.parquet": 600, "b/c.parquet": 4}
 

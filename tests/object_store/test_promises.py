@@ -13,7 +13,7 @@ import s3fs
 
 from pipeline.errors import StorageError
 from pipeline.files.object_store import ObjectStore
-from pipeline.storage import Storage
+from pipeline.files.storage import Storage
 from tests.object_store.tables import put, put_table
 from tests.s3_server import Request, S3Server
 from tests.writers import content, ended, processes, race, started

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import StorageError
-from pipeline.storage import Storage
+from pipeline.files.storage import Storage
 from tests.faulty_storage import ALWAYS
 from tests.object_store.tables import put, put_table
 from tests.s3_server import Fault, S3Server

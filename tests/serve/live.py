@@ -13,8 +13,8 @@ import uvicorn
 
 from pipeline.engine.embedder import Embedder
 from pipeline.engine.engine import Engine
-from pipeline.engine.fake import FakeModel
-from pipeline.engine.fake_embedding import FakeEmbeddingModel
+from pipeline.engine.fakes.embedding import FakeEmbeddingModel
+from pipeline.engine.fakes.fake import FakeModel
 from pipeline.engine.runner import Runner
 from pipeline.respond.about import About
 from pipeline.respond.embedding_service import EmbeddingService

@@ -1,4 +1,4 @@
-"""Chores of a simulated cluster, as `pipeline.actors.pool.Assembly` asks for them."""
+"""Chores of a simulated cluster, as `pipeline.job.actors.pool.Assembly` asks for them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 
-from pipeline.shard.shards import ShardPlan
+from pipeline.input.shards import ShardPlan
 from pipeline.tally import Tally
 from tests.soak.cluster import Cluster
 from tests.soak.world import Process

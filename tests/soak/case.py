@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import JobConfig
+from pipeline.files.storage import Storage
+from pipeline.input.shards import ShardPlan, list_shards, plan_shard
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
-from pipeline.shard.shards import ShardPlan, list_shards, plan_shard
-from pipeline.storage import Storage
 from tests.faults.arithmetic import Sum
 
 SCHEMA = pa.schema([("custom_id", pa.string()), ("prompt", pa.string())])

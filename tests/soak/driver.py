@@ -8,17 +8,17 @@ from contextlib import suppress
 import pyarrow as pa
 
 from pipeline.answer.answers import Answers
-from pipeline.assignment import Assignment
-from pipeline.beginning import Commit, begin_whole, reopen
 from pipeline.errors import JobError, StorageError, WorkersExhausted
+from pipeline.input.shards import Chunk
+from pipeline.job.assignment import Assignment
+from pipeline.job.beginning import Commit, begin_whole, reopen
+from pipeline.job.run import Run
+from pipeline.job.worker import Identity, Worker
+from pipeline.output.footer import Footer
 from pipeline.output.manifest import Manifest
 from pipeline.output.records import PROGRESS, RESPONSES
 from pipeline.pulse import Pulse
-from pipeline.run import Run
-from pipeline.shard.footer import Footer
-from pipeline.shard.shards import Chunk
 from pipeline.tally import Tally
-from pipeline.worker import Identity, Worker
 from tests.faults.arithmetic import Sum
 from tests.soak.assembly import SimulatedAssembly
 from tests.soak.case import Fate, name_of

@@ -12,12 +12,12 @@ from unittest.mock import patch
 import pyarrow as pa
 
 import pipeline.output.commits
-from pipeline.assignment import Assignment
-from pipeline.coordinator import Coordinator
+from pipeline.input.shards import Chunk, ShardPlan
+from pipeline.job.assignment import Assignment
+from pipeline.job.coordinator import Coordinator
+from pipeline.output.assembly import write_table
+from pipeline.output.footer import Footer
 from pipeline.output.manifest import Manifest
-from pipeline.shard.assembly import write_table
-from pipeline.shard.footer import Footer
-from pipeline.shard.shards import Chunk, ShardPlan
 
 Tables = Callable[[], Iterable[pa.Table]]
 

@@ -1,4 +1,4 @@
-"""Workers of a simulated cluster, as `pipeline.actors.pool.Pool` asks for them."""
+"""Workers of a simulated cluster, as `pipeline.job.actors.pool.Pool` asks for them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 
-from pipeline.actors.pool import Done, Event, Lost
-from pipeline.assignment import Assignment
 from pipeline.errors import JobError, StorageError
+from pipeline.input.shards import Chunk, ShardPlan
+from pipeline.job.actors.pool import Done, Event, Lost
+from pipeline.job.assignment import Assignment
+from pipeline.job.worker import Worker
 from pipeline.pulse import Pulse
-from pipeline.shard.shards import Chunk, ShardPlan
 from pipeline.tally import Tally
-from pipeline.worker import Worker
 from tests.soak.cluster import Cluster, Machine
 from tests.soak.world import Process
 

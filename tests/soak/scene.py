@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
-import pipeline.backlog
-import pipeline.coordinator
+import pipeline.job.backlog
+import pipeline.job.coordinator
 from pipeline.files.aside import temporary_folder
 from tests.soak.case import Case
 from tests.soak.disk import Disk
@@ -52,8 +52,8 @@ class Scene:
         with (
             Disk(disk / "out" if self.on_disk else disk, self._gate).mounted(),
             patch.object(tempfile, "tempdir", str(asides)),
-            patch.multiple(pipeline.backlog, **self.sizes),
-            patch.object(pipeline.coordinator, "SUSPECT_ROWS", self.suspects),
+            patch.multiple(pipeline.job.backlog, **self.sizes),
+            patch.object(pipeline.job.coordinator, "SUSPECT_ROWS", self.suspects),
         ):
             yield
         Store.reset("", None)

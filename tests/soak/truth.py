@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.files.storage import Storage
 from pipeline.output.records import RESPONSES, SUCCESS, USAGE
 from pipeline.output.verify import verify
-from pipeline.storage import Storage
 from tests.soak.case import Case, Fate
 
 

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import OutputError
+from pipeline.files.storage import Storage
+from pipeline.output.footer import Footer, check_counts, read_footer
 from pipeline.output.records import RECORD, RESPONSES, SUCCESS
-from pipeline.shard.footer import Footer, check_counts, read_footer
-from pipeline.storage import Storage
 from tests.soak.case import Case, Fate
 from tests.soak.world import World
 

@@ -1,0 +1,1 @@
+"""The input: its files, shards and chunks, and how their rows are read."""

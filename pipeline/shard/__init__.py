@@ -1,1 +1,0 @@
-"""Shards and their chunks: planned, read, put together."""
