@@ -28,6 +28,11 @@ class Runner:
         self._thread = thread or ModelThread()
         self._stopped = self._thread.submit(self._loop)
 
+    @property
+    def failure(self) -> WorkerError | None:
+        """Why the engine is broken; None while it isn't."""
+        return self._broken() if self._failure else None
+
     def submit(self, sequences: Sequence[NewSequence], watch: Watch | None = None) -> Submission:
         """Begins to compute sequences that are answered together; `Submission` tells of `watch`.
 

@@ -69,6 +69,7 @@ class EmbeddingService:
         self._singles: deque[Texts] = deque()
         self._chunks: deque[Sequence[Texts]] = deque()
         self._pulse = Pulse()
+        self.failure: WorkerError | None = None
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -111,6 +112,8 @@ class EmbeddingService:
         self._thread.close()
 
     def _wake(self) -> None:
+        if self.failure:
+            raise WorkerError(str(self.failure)) from self.failure
         try:
             self._thread.submit(self._serve)
         except RuntimeError as closed:
@@ -127,8 +130,10 @@ class EmbeddingService:
         try:
             vectors = self._embed([tokens for texts in wanted for tokens in texts.inputs], len(wanted))
         except BaseException as failure:
+            # As with generations: whatever it was, the model can't be trusted any more.
+            self.failure = _broken(failure)
             for texts in wanted:
-                texts.result.set_exception(failure)
+                texts.result.set_exception(self.failure)
             return
         at = 0
         for texts in wanted:
@@ -148,3 +153,11 @@ class EmbeddingService:
         order = [places.setdefault(tuple(tokens), len(places)) for tokens in inputs]
         vectors: NDArray[np.float32] = self._embedder.embed(list(places))[order]
         return vectors
+
+
+def _broken(failure: BaseException) -> WorkerError:
+    if isinstance(failure, WorkerError):
+        return failure
+    error = WorkerError(f"the engine stopped: {failure}")
+    error.__cause__ = failure
+    return error

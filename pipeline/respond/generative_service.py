@@ -14,7 +14,7 @@ from pipeline.engine.model import Vocabulary
 from pipeline.engine.priority import Deadlines, Priority
 from pipeline.engine.runner import Runner
 from pipeline.engine.sequence import Outcome
-from pipeline.errors import RowError
+from pipeline.errors import RowError, WorkerError
 from pipeline.pulse import Pulse
 from pipeline.request.schema import Request
 from pipeline.respond.about import About
@@ -88,6 +88,10 @@ class GenerativeService:
             then(submission.outcomes, ask.generations)
             for ask, submission in zip(asks, submissions, strict=True)
         ]
+
+    @property
+    def failure(self) -> WorkerError | None:
+        return self._runner.failure
 
     def pulse(self) -> Pulse:
         engine = self._runner.engine

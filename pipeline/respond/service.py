@@ -9,6 +9,7 @@ from pipeline.answer.answer import Answer
 from pipeline.answer.delta import Delta
 from pipeline.engine.model import Vocabulary
 from pipeline.engine.priority import Priority
+from pipeline.errors import WorkerError
 from pipeline.pulse import Pulse
 from pipeline.request.schema import Request
 from pipeline.respond.about import About
@@ -44,6 +45,10 @@ class Service(Protocol):
         listen: gets the answer's deltas, at most once a step, all before the result is set.
         Raises RowError where the request can't be served, before anything is computed, and WorkerError where
         the engine is broken or closed."""
+
+    @property
+    def failure(self) -> WorkerError | None:
+        """Why the engine is broken, for good; None while it isn't."""
 
     def pulse(self) -> Pulse: ...
     def close(self) -> None: ...

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pipeline.config import Endpoint, ServeConfig
+from pipeline.errors import WorkerError
 from pipeline.pulse import Pulse
 from pipeline.respond.service import Service
 from pipeline.serve.asked import json_object, read_asked
@@ -18,10 +19,11 @@ from pipeline.serve.keys import Keys
 from pipeline.serve.mailbox import Mailbox
 from pipeline.serve.metrics import Metrics
 
-State = Literal["loading", "open", "draining"]
+State = Literal["loading", "open", "draining", "broken"]
 _SHUT: Mapping[State, str] = {
     "loading": "the model is being loaded",
     "draining": "the service is about to stop",
+    "broken": "the engine is broken, and the service is about to stop",
 }
 FULL_SECONDS = 2
 """When to try again where the queue is full."""
@@ -46,9 +48,25 @@ class Door:
     @property
     def service(self) -> Service:
         """Raises ApiError (503) where it can't be asked."""
-        if self._service is None or self.state != "open":
-            raise unavailable(_SHUT.get(self.state, _SHUT["loading"]))
+        state = self.now
+        if self._service is None or state != "open":
+            raise unavailable(_SHUT.get(state, _SHUT["loading"]))
         return self._service
+
+    @property
+    def failure(self) -> WorkerError | None:
+        """Why the engine is broken; None while it isn't."""
+        return self._service.failure if self._service else None
+
+    @property
+    def now(self) -> State:
+        """The state, as the engine sees it, too."""
+        return "broken" if self.failure else self.state
+
+    @property
+    def reason(self) -> str:
+        """Why requests are not answered now; "" where they are."""
+        return str(self.failure) if self.failure else _SHUT.get(self.state, "")
 
     def open(self, service: Service) -> None:
         """From now on, requests are answered."""

@@ -27,6 +27,8 @@ from pipeline.serve.keys import ENVIRONMENT, Keys
 Build = Callable[[JobConfig], Service]
 LAST_SECONDS = 2.0
 """What is still open at the end of `serve.grace` is told so, and has so long to hear it."""
+LOOK_SECONDS = 0.5
+"""How often the engine is looked at."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def serve(
     """Serves until SIGTERM or SIGINT, and then until open requests have ended.
 
     tell: called with the line that says where, once /health answers 200. build: makes the service.
-    Raises JobError, and ConfigError where the address is taken.
+    Raises JobError, also once the engine is broken, and ConfigError where the address is taken.
     """
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     logging.getLogger("nightherd.serve").setLevel(logging.INFO)
@@ -139,12 +141,24 @@ async def _serve(
         if not server.should_exit:
             door.open(service)
             tell(f"serving {service.about.model} at {address.url}")
-        await serving
+        await _until_broken(door, server, serving)
     finally:
         server.should_exit = True
         await asyncio.gather(serving, return_exceptions=True)
         if service is not None:
             service.close()
+
+
+async def _until_broken(door: Door, server: _Server, serving: asyncio.Future[None]) -> None:
+    """Waits for the end of `serving`. Raises JobError where a broken engine is the cause of it: a new process
+    is needed, and whoever watches this one starts it."""
+    while not serving.done() and not door.failure:
+        await asyncio.wait({serving}, timeout=LOOK_SECONDS)
+    if door.failure:
+        server.stop_broken()
+        await serving
+        raise JobError(f"{door.failure}; start the service again")
+    await serving
 
 
 class _Server(uvicorn.Server):
@@ -164,11 +178,22 @@ class _Server(uvicorn.Server):
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
 
+    def stop_broken(self) -> None:
+        """Who asks in these seconds is told why; who doesn't read to the end is cut off."""
+        loop = asyncio.get_running_loop()
+        loop.call_later(LAST_SECONDS, self._end)
+        loop.call_later(2 * LAST_SECONDS, self._end)
+
+    def _end(self) -> None:
+        """Refuses what is new; called again, it cuts off what is open."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
     def _stop(self) -> None:
         """New requests are refused; open ones have their time. The second signal ends these too."""
-        if self.should_exit:
-            self.force_exit = True
+        draining = self.should_exit
+        self._end()
+        if draining:
             return
         self._door.state = "draining"
-        self.should_exit = True
         asyncio.get_running_loop().call_later(self._door.config.grace, self._door.turn_away)

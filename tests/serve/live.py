@@ -42,12 +42,16 @@ class Live:
         return not self.engine.running and not self.engine.waiting and not self.door.under_way
 
 
+def generative(model: FakeModel, engine: Engine) -> GenerativeService:
+    return GenerativeService(Runner(engine), model.vocabulary, ABOUT, context=model.context)
+
+
 @contextmanager
 def live(door: Door | None = None, **options: Any) -> Iterator[Live]:
     """A service of chats and completions."""
     model = FakeModel(max_sequences=9, context=4096, cells=16384)
     engine = Engine(model, slots=4)
-    service = GenerativeService(Runner(engine), model.vocabulary, ABOUT, context=4096)
+    service = generative(model, engine)
     with _served(door or Door(), service, engine, **options) as made:
         model.fails = lambda batch: (made.gate.acquire(), made.gate.release())[1]
         yield made

@@ -17,5 +17,6 @@ async def health(request: Request) -> JSONResponse:
     try:
         model = door.service.about.model
     except ApiError as shut:
-        return JSONResponse({"status": door.state} | shut.body, shut.status, shut.headers)
+        told = {"status": door.now, "reason": door.reason}
+        return JSONResponse(told | shut.body, shut.status, shut.headers)
     return JSONResponse({"status": "ok", "model": model})
