@@ -137,7 +137,7 @@ def serve(
         except ImportError as error:
             raise ConfigError(f'{error}: nightherd serve needs pip install "nightherd[serve]"') from None
         address = Address(host, port, root_path.rstrip("/"))
-        open_door(job, address, keys_for(address, api_key_file), typer.echo)
+        open_door(job, address, keys_for(address, api_key_file), typer.echo, advise=_tell)
 
 
 def _job(

@@ -74,7 +74,8 @@ class Gate:
 
 def _key(headers: Headers) -> str:
     scheme, _, token = headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+    key = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+    return key.encode("latin-1").decode(errors="surrogateescape")  # Keys are files' and so UTF-8.
 
 
 def _refusal(headers: Headers) -> ApiError:

@@ -6,11 +6,13 @@ import hashlib
 import hmac
 import logging
 import os
+import shlex
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.errors import ConfigError
+from pipeline.serve.key_lines import KeyLine, key_lines
 
 ENVIRONMENT = "NIGHTHERD_API_KEYS"
 RELOAD_SECONDS = 1.0
@@ -20,28 +22,38 @@ _log = logging.getLogger("nightherd.serve")
 
 
 class Keys:
-    """Keys by the name of their owner. Of a key, only its SHA-256 is kept."""
+    """Keys by the name of their owner. Of a key, only its SHA-256 is kept.
 
-    def __init__(self, owners: Mapping[bytes, str], file: Path | None = None) -> None:
-        """owners: by the digest of their key. file: where the keys come from; a change of it counts."""
-        self._owners = dict(owners)
+    source: where they come from, for people. first: a shell command that prints the first one."""
+
+    def __init__(self, lines: Sequence[KeyLine], source: str, shell: str, file: Path | None = None) -> None:
+        """shell: a command that prints the lines. file: where the keys come from; a change of it counts."""
+        self._owners = _owners(lines)
+        self.source = source
+        self.first = f"{shell} | {lines[0].shell}"
         self._file = file
         self._stamp = _stamp(file) if file else None
         self._looked = time.monotonic()
 
     @classmethod
     def of_file(cls, file: Path) -> Keys:
-        """One a line, `name:key` or `key`; `#` begins a comment. Raises ConfigError where there are none."""
-        owners = _read(file)
-        if not owners:
+        """As `key_lines`. Raises ConfigError where there are none."""
+        lines = _read(file)
+        if not lines:
             raise ConfigError(f"--api-key-file: {file} holds no keys: write one a line, as name:key or key")
-        return cls(owners, file)
+        return cls(lines, str(file), f"cat {shlex.quote(str(file.absolute()))}", file)
 
     @classmethod
     def of_environment(cls, environment: Mapping[str, str] = os.environ) -> Keys | None:
-        """Those of NIGHTHERD_API_KEYS, separated by commas; None where it is absent or empty."""
-        owners = _owners(environment.get(ENVIRONMENT, "").split(","))
-        return cls(owners) if owners else None
+        """Those of NIGHTHERD_API_KEYS, separated by commas; None where it is absent or empty. Raises
+        ConfigError."""
+        lines = key_lines(environment.get(ENVIRONMENT, "").replace(",", "\n"), ENVIRONMENT)
+        return cls(lines, ENVIRONMENT, f"printenv {ENVIRONMENT} | tr , '\\n'") if lines else None
+
+    @property
+    def names(self) -> list[str]:
+        """Of the owners, in order."""
+        return list(dict.fromkeys(self._owners.values()))
 
     def owner(self, key: str) -> str | None:
         """Whose key it is; None for nobody's. It takes the same time whichever key is right."""
@@ -59,30 +71,24 @@ class Keys:
             return
         self._stamp = stamp
         try:
-            self._owners = _read(self._file)
+            self._owners = _owners(_read(self._file))
         except ConfigError as error:
             _log.warning("%s; the keys of before stay valid", error)
         else:
             _log.info("read %d keys again", len(self._owners))
 
 
-def _read(file: Path) -> dict[bytes, str]:
+def _read(file: Path) -> list[KeyLine]:
     try:
-        return _owners(file.read_text(encoding="utf-8").splitlines())
+        return key_lines(file.read_text(encoding="utf-8"), f"--api-key-file: {file}")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--api-key-file: {file} can't be read: {error}") from None
 
 
-def _owners(lines: Iterable[str]) -> dict[bytes, str]:
-    texts = (line.strip() for line in lines)
-    return dict(_owner(text) for text in texts if text and not text.startswith("#"))
-
-
-def _owner(text: str) -> tuple[bytes, str]:
+def _owners(lines: Sequence[KeyLine]) -> dict[bytes, str]:
     """A key without a name is named by its digest."""
-    name, colon, key = text.rpartition(":")
-    digest = _digest(key.strip())
-    return digest, name.strip() if colon else f"key-{digest.hex()[:8]}"
+    digests = [(_digest(line.key), line.name) for line in lines]
+    return {digest: name or f"key-{digest.hex()[:8]}" for digest, name in digests}
 
 
 def _digest(key: str) -> bytes:

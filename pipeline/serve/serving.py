@@ -22,6 +22,7 @@ from pipeline.errors import ConfigError, JobError, MachineError
 from pipeline.respond.service import Service
 from pipeline.serve.app import make_app
 from pipeline.serve.door import Door
+from pipeline.serve.hello import hello
 from pipeline.serve.keys import ENVIRONMENT, Keys
 
 Build = Callable[[JobConfig], Service]
@@ -88,17 +89,19 @@ def serve(
     keys: Keys | None,
     tell: Callable[[str], None],
     build: Build = build_here,
+    advise: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Serves until SIGTERM or SIGINT, and then until open requests have ended.
 
     tell: called with the line that says where, once /health answers 200. build: makes the service.
+    advise: called before, with lines that say how to ask.
     Raises JobError, also once the engine is broken, and ConfigError where the address is taken.
     """
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     logging.getLogger("nightherd.serve").setLevel(logging.INFO)
     door = Door(job.serve, keys, job.request.defaults)
     with _listening(address) as (taken, listener):
-        asyncio.run(_serve(job, door, taken, listener, tell, build))
+        asyncio.run(_serve(job, door, taken, listener, tell, build, advise))
 
 
 @contextmanager
@@ -123,6 +126,7 @@ async def _serve(
     listener: socket.socket,
     tell: Callable[[str], None],
     build: Build,
+    advise: Callable[[str], None],
 ) -> None:
     config = uvicorn.Config(
         make_app(door, prefix=address.prefix),
@@ -140,6 +144,8 @@ async def _serve(
         service = await asyncio.to_thread(build, job)
         if not server.should_exit:
             door.open(service)
+            for line in hello(address.url, door.keys, service):
+                advise(line)
             tell(f"serving {service.about.model} at {address.url}")
         await _until_broken(door, server, serving)
     finally:

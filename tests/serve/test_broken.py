@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import httpx
@@ -36,7 +37,15 @@ def vectors():
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_broken_engine_is_told_and_ends_the_process(kind, stream, monkeypatch):
     monkeypatch.setattr(serving, "LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(serving, "LAST_SECONDS", 0.4)
+    monkeypatch.setattr(serving, "LAST_SECONDS", 0.2)
+    asked = threading.Event()
+    stop_broken = serving._Server.stop_broken
+
+    def stop_when_asked(server: serving._Server) -> None:
+        waiting = asyncio.get_running_loop().run_in_executor(None, asked.wait, 20)
+        waiting.add_done_callback(lambda _: stop_broken(server))
+
+    monkeypatch.setattr(serving._Server, "stop_broken", stop_when_asked)
     service, path, body = kind()
     body |= {"stream": True} if stream and kind is chats else {}
     found: list[httpx.Response] = []
@@ -46,6 +55,7 @@ def test_a_broken_engine_is_told_and_ends_the_process(kind, stream, monkeypatch)
         found.append(httpx.get(health))
         found.extend(httpx.post(url + path, json=body) for _ in range(2))
         found.append(httpx.get(health))
+        asked.set()
 
     asking: list[threading.Thread] = []
 
