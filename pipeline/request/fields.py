@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from pipeline.request.json_values import short
@@ -143,13 +143,64 @@ def _check_options(value: Any) -> Any:
 Text = str | tuple[int, ...]
 """A text, or the ids of its tokens."""
 
+# Each with the JSON schema of what it takes, for the OpenAPI document: its validator says more than its type.
+_STRING = {"type": "string", "minLength": 1}
+_TOKENS = {"type": "array", "items": {"type": "integer"}, "minItems": 1}
+_BIAS = {"type": "number", "minimum": -100, "maximum": 100}
+
 Integer = Annotated[int, BeforeValidator(whole)]
-Limit = Annotated[int, BeforeValidator(_unlimited)]
-TopK = Annotated[int, BeforeValidator(_all_tokens)]
-Choices = Annotated[tuple[str, ...], BeforeValidator(_check_choices)]
-Bias = Annotated[tuple[tuple[int, float], ...], BeforeValidator(_check_bias)]
-Breakers = Annotated[tuple[str, ...], BeforeValidator(_check_breakers)]
-Stops = Annotated[tuple[str, ...], BeforeValidator(_check_stops)]
+Limit = Annotated[
+    int,
+    BeforeValidator(_unlimited),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": -1}]}),
+]
+TopK = Annotated[int, BeforeValidator(_all_tokens), WithJsonSchema({"type": "integer", "minimum": -1})]
+Choices = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_check_choices),
+    WithJsonSchema({"type": "array", "items": _STRING, "maxItems": MAX_CHOICES, "uniqueItems": True}),
+]
+Bias = Annotated[
+    tuple[tuple[int, float], ...],
+    BeforeValidator(_check_bias),
+    WithJsonSchema(
+        {"type": "object", "propertyNames": {"pattern": "^[0-9]+$"}, "additionalProperties": _BIAS}
+    ),
+]
+Breakers = Annotated[
+    tuple[str, ...], BeforeValidator(_check_breakers), WithJsonSchema({"type": "array", "items": _STRING})
+]
+Stops = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_check_stops),
+    WithJsonSchema({"anyOf": [_STRING, {"type": "array", "items": _STRING, "maxItems": MAX_STOPS}]}),
+]
 TemplateOptions = Annotated[dict[str, Any], BeforeValidator(_check_options)]
-Prompt = Annotated[Text, BeforeValidator(_check_prompt)]
-Input = Annotated[Text | list[Text], BeforeValidator(_check_input)]
+Prompt = Annotated[
+    Text,
+    BeforeValidator(_check_prompt),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                _TOKENS,
+                {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 1},
+                {"type": "array", "items": _TOKENS, "minItems": 1, "maxItems": 1},
+            ]
+        }
+    ),
+]
+Input = Annotated[
+    Text | list[Text],
+    BeforeValidator(_check_input),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                _STRING,
+                _TOKENS,
+                {"type": "array", "items": _STRING, "minItems": 1, "maxItems": MAX_INPUTS},
+                {"type": "array", "items": _TOKENS, "minItems": 1, "maxItems": MAX_INPUTS},
+            ]
+        }
+    ),
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from pipeline.errors import RowError
 from pipeline.request.fields import Fields, wrong
@@ -61,12 +61,26 @@ def _only_asked(value: Any) -> Any:
     return found
 
 
+_PART = {
+    "type": "object",
+    "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
+    "required": ["type", "text"],
+}
 Role = Annotated[
     Literal["system", "user", "assistant", "tool"],
     BeforeValidator(lambda role: "system" if role == "developer" else role),
+    WithJsonSchema({"enum": ["system", "developer", "user", "assistant", "tool"]}),
 ]
-Content = Annotated[str, BeforeValidator(_join_parts)]
-Arguments = Annotated[dict[str, Any], BeforeValidator(_read_arguments)]
+Content = Annotated[
+    str,
+    BeforeValidator(_join_parts),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": _PART}]}),
+]
+Arguments = Annotated[
+    dict[str, Any],
+    BeforeValidator(_read_arguments),
+    WithJsonSchema({"type": "string", "contentMediaType": "application/json"}),
+]
 
 
 class FunctionCall(Fields):

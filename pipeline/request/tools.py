@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from pipeline.request.fields import Fields, wrong
 from pipeline.request.json_values import short
@@ -69,4 +69,20 @@ def _choice(value: Any) -> Any:
 
 
 Tools = Annotated[list[Tool], Field(max_length=MAX_TOOLS)]
-Choice = Annotated[ToolChoice, BeforeValidator(_choice)]
+_FUNCTION = {
+    "type": "object",
+    "properties": {
+        "type": {"const": "function"},
+        "function": {
+            "type": "object",
+            "properties": {"name": {"type": "string"}},
+            "required": ["name"],
+        },
+    },
+    "required": ["type", "function"],
+}
+Choice = Annotated[
+    ToolChoice,
+    BeforeValidator(_choice),
+    WithJsonSchema({"anyOf": [{"enum": list(_MODES)}, _FUNCTION]}),
+]

@@ -19,6 +19,7 @@ from pipeline.serve.door import Door
 from pipeline.serve.errors import ApiError, api_error, unknown_route
 from pipeline.serve.gate import Gate
 from pipeline.serve.routes import chat, completions, embeddings, health, metrics, models
+from pipeline.serve.schema import failures
 
 ROUTERS = (chat.router, completions.router, embeddings.router, models.router, health.router, metrics.router)
 
@@ -37,6 +38,7 @@ def make_app(door: Door, *, prefix: str = "", routers: Sequence[APIRouter] = ())
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        responses=failures(),
     )
     app.state.door = door
     for router in (*ROUTERS, *routers):

@@ -24,6 +24,14 @@ from pipeline.serve.app import make_app
 from pipeline.serve.door import Door
 
 ABOUT = About("org/fake", "digest", "fp_1")
+TOOL_TEMPLATE = (
+    "{% if tools %}{{ tools | tojson }} <tool_call>\n"
+    '{"name": ..., "arguments": ...}\n</tool_call>{% endif %}'
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content or '' }}"
+    "{% for call in m.tool_calls or () %}<tool_call>\n{{ call.function | tojson }}\n</tool_call>{% endfor %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""As Qwen's."""
 
 
 class Live:
@@ -50,6 +58,7 @@ def generative(model: FakeModel, engine: Engine) -> GenerativeService:
 def live(door: Door | None = None, **options: Any) -> Iterator[Live]:
     """A service of chats and completions."""
     model = FakeModel(max_sequences=9, context=4096, cells=16384)
+    model.vocabulary.tool_template = TOOL_TEMPLATE
     engine = Engine(model, slots=4)
     service = generative(model, engine)
     with _served(door or Door(), service, engine, **options) as made:

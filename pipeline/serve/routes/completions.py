@@ -6,11 +6,11 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from pipeline.serve.answering import answered
-from pipeline.serve.schema import body_schema
+from pipeline.serve.schema import operation
 
 router = APIRouter()
 
 
-@router.post("/completions", openapi_extra=body_schema("/v1/completions"))
+@router.post("/completions", openapi_extra=operation("/v1/completions"))
 async def completions(request: Request) -> Response:
     return await answered(request, "/v1/completions")

@@ -8,18 +8,20 @@ from fastapi import APIRouter, Request
 
 from pipeline.errors import RowError
 from pipeline.respond.service import Service
+from pipeline.serve.answer_schema import MODEL, MODELS
 from pipeline.serve.door import Door
+from pipeline.serve.schema import answers_json
 
 router = APIRouter()
 
 
-@router.get("/models")
+@router.get("/models", responses=answers_json(MODELS))
 async def models(request: Request) -> dict[str, Any]:
     door: Door = request.app.state.door
     return {"object": "list", "data": [_model(door, door.service)]}
 
 
-@router.get("/models/{id:path}")
+@router.get("/models/{id:path}", responses=answers_json(MODEL))
 async def model(request: Request, id: str) -> dict[str, Any]:
     door: Door = request.app.state.door
     service = door.service
