@@ -130,6 +130,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     cluster.shutdown()
 
 
+@pytest.mark.slow
 def test_every_machine_of_a_cluster_is_examined(case: Case, cluster: Cluster) -> None:
     found = json.loads(CliRunner().invoke(app, ["doctor", "--json"]).stdout)
     assert len(found["machines"]) == 2

@@ -61,6 +61,7 @@ DEATHS = ("os.link job.json", "os.rename usage.parquet", "os.link _SUCCESS", "os
 """Steps of the driver itself, in order; the last is in the midst of clearing the work folder."""
 
 
+@pytest.mark.slow
 def test_a_driver_killed_again_and_again_computes_no_finished_shard_twice(case):
     fill(case)
     with case.watch() as watcher:

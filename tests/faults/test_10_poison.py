@@ -12,6 +12,7 @@ POISONS = (*DEADLY, "ABORT", "EXIT", "LEAVE", "OVERFLOW", "RECURSE", "BREAK", "H
 IMPATIENT = {"SILENCE": 4.0, "_STALL_SLACK": 2.0}
 
 
+@pytest.mark.slow
 def test_only_the_rows_that_kill_their_workers_bear_an_error(case):
     with case.watch() as watcher:
         bad = poisoned(case, DEADLY)

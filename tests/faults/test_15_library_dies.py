@@ -43,6 +43,7 @@ def test_a_library_that_always_dies_stops_the_job_and_condemns_no_row(
     assert not list((tmp_path / "out").rglob("*.parquet")), "no row was answered, with an error or without"
 
 
+@pytest.mark.slow
 def test_where_only_the_fastest_kernels_die_the_job_ends_without_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

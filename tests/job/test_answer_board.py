@@ -54,6 +54,7 @@ def test_what_one_actor_tells_another_knows_and_other_jobs_do_not() -> None:
     assert not ray.get(stranger.knows.remote(b"k"))
 
 
+@pytest.mark.slow
 def test_when_the_board_dies_with_its_actor_the_others_go_on_with_a_new_one() -> None:
     first, second = asker("c"), asker("c")
     ray.get(first.tells.remote(b"k"))

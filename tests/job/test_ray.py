@@ -170,6 +170,7 @@ def test_only_a_row_that_kills_its_workers_is_set_aside(case):
     assert dict(summary.totals.errors.codes) == {"worker_crashed": 1}
 
 
+@pytest.mark.slow
 def test_bad_rows_side_by_side_are_all_set_aside(case, monkeypatch):
     monkeypatch.setattr("pipeline.job.actors.ray_pool.BARREN_DEATHS", 6)
     case.shard("s", [*"abc", *["KILL"] * 3])
@@ -180,6 +181,7 @@ def test_bad_rows_side_by_side_are_all_set_aside(case, monkeypatch):
     ]
 
 
+@pytest.mark.slow
 def test_a_job_in_which_every_row_kills_is_given_up(case, monkeypatch):
     monkeypatch.setattr("pipeline.job.actors.ray_pool.BARREN_DEATHS", 4)
     case.shard("s", ["KILL"] * 4)
@@ -200,6 +202,7 @@ def test_failed_rows_are_answered_again_in_place(case, tmp_path):
     assert (case.output / "responses/sound.parquet").stat().st_mtime_ns == sound
 
 
+@pytest.mark.slow
 def test_a_retry_that_stopped_goes_on_with_the_same_command_as_the_job(case, tmp_path):
     case.shard("s", ["row", f"KILL UNLESS {tmp_path / 'calm'}"])
     job = case.job(cluster={"actors": 1}, retry={"max_attempts": 1})
