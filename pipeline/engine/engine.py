@@ -47,8 +47,8 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """slots: rows that generate at once. step_tokens: the most tokens of a mixed step.
-        stream_tokens: of one in which interactive rows generate, unless reproducible. samplers: threads
-        for draws that take milliseconds. reproducible: a row's tokens don't depend on what runs beside it.
+        stream_tokens: of one while interactive rows generate. samplers: threads for draws that take
+        milliseconds. reproducible: a row's tokens don't depend on what runs beside it.
         attention: what it costs the model on this node, for a reproducible engine.
         share_prefixes, skip_forced: off, what rows share is decoded for each, what a guide forces sampled."""
         self._model = model

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.engine.blocks import BLOCK
 from pipeline.engine.cells import Cells
 from pipeline.engine.priority import Priority
 from pipeline.engine.sequence import Sequence, State
 from pipeline.engine.slot import SHORTEST_SHARE, Share, Slot
 from pipeline.engine.step import Piece, Step
 from pipeline.engine.streams import stream_step
+from pipeline.engine.turns import Turns
 from pipeline.engine.waiting import Waiting
 
 
@@ -21,7 +23,7 @@ class Limits:
     sequences: ids, of which rows use the first `slots`.
     batch: the most tokens of a step.
     mixed: of one in which some rows generate, or in each of which the rules of `streams.py` hold.
-    streamed: of a mixed one in which interactive rows generate.
+    streamed: of one in which, or before which, interactive rows generate.
     outputs: the most logits of a step.
     """
 
@@ -40,7 +42,8 @@ class Scheduler:
 
     A row takes the cells of the longest beginning that it shares with what lies in any slot, or will when
     the row in it is prefilled. Once interactive rows have come, an eighth of the slots is kept for them and
-    another one for batch rows, so that neither starves.
+    another one for batch rows. Where that gives either nothing, because there is one slot or the others hold
+    the cells, its first row is due after `PATIENCE` of the others: nobody else is admitted before it.
     reproducible: every row's tokens must come out the same whatever runs beside it; `streams.py` tells how.
     """
 
@@ -52,7 +55,10 @@ class Scheduler:
         self._cells = Cells(limits.cells * (limits.slots if limits.split else 1))
         self._shares: dict[Sequence, Share] = {}
         self.waiting = Waiting()
+        self._turns = Turns(self.waiting)
+        self._spared: Sequence | None = None  # A batch row whose turn it was: it yields to nobody.
         self._serves = False  # Interactive rows have come.
+        self._late = False  # The latest call was without some of those who read along.
         self._part = max(1, limits.slots // 8) if limits.slots > 1 else 0
         # In the order of admission: the last one is the youngest.
         self.running: dict[Sequence, None] = {}
@@ -68,6 +74,12 @@ class Scheduler:
         if not self._serves:
             self._fill(Priority.BATCH, self._limits.slots)
             return
+        if (due := self._due()) is not None:
+            row = self.waiting.of(due)[0]
+            self._fill(due, 1)
+            if row not in self.running:
+                return
+            self._spared = row if due is Priority.BATCH else self._spared
         self._fill(Priority.BATCH, self._part - self._batch_rows)
         if self._fill(Priority.INTERACTIVE, self._limits.slots):
             self._fill(Priority.BATCH, self._limits.slots - self._part - self._batch_rows)
@@ -86,14 +98,7 @@ class Scheduler:
 
     def next_step(self) -> Step:
         """What to decode now; an empty step where nothing runs."""
-        if not self._reproducible:
-            return self._mixed_step()
-        return stream_step(
-            (row for row in self.running if row not in self._shares),
-            lambda id: self._slots[id].cells if id < len(self._slots) else 0,
-            streams=self._limits.sequences,
-            tokens=self._limits.mixed,
-        )
+        return self._reproducible_step() if self._reproducible else self._mixed_step()
 
     def finish(self, row: Sequence) -> None:
         """The row leaves its slot, or the queue."""
@@ -107,7 +112,8 @@ class Scheduler:
         """The youngest batch row, where an interactive one waits and batch rows have more than their part."""
         if not self.waiting.of(Priority.INTERACTIVE) or self._batch_rows <= self._part:
             return None
-        return next(row for row in reversed(self.running) if row.priority is Priority.BATCH)
+        batch = (row for row in reversed(self.running) if row.priority is Priority.BATCH)
+        return next((row for row in batch if row is not self._spared), None)
 
     def preempt(self, row: Sequence | None = None) -> Sequence | None:
         """The row, or the youngest one, goes back to the head of its queue; None where a single row runs."""
@@ -123,13 +129,23 @@ class Scheduler:
 
     @property
     def _batch_rows(self) -> int:
-        return sum(row.priority is Priority.BATCH for row in self.running)
+        return self._count(Priority.BATCH)
+
+    def _count(self, priority: Priority) -> int:
+        return sum(row.priority is priority for row in self.running)
+
+    def _due(self) -> Priority | None:
+        """The priority whose turn it is, where it has less than its part."""
+        part = max(1, self._part)
+        due = (one for one in Priority if self._turns.is_due(one) and self._count(one) < part)
+        return next(due, None)
 
     def _fill(self, priority: Priority, most: int) -> bool:
         """Admits at most so many rows; whether none of them waits any more."""
         queue = self.waiting.of(priority)
         while queue and most > 0 and self._admit(queue[0]):
             queue.popleft()
+            self._turns.note(priority)
             most -= 1
         return not queue
 
@@ -191,6 +207,7 @@ class Scheduler:
 
     def _leave(self, row: Sequence) -> Slot:
         del self.running[row]
+        self._spared = None if row is self._spared else self._spared
         self._shares.pop(row, None)
         slot = self._slots[row.slot]
         kept = slot.ready if self._share and not row.echo else 0
@@ -212,6 +229,32 @@ class Scheduler:
         """Rows with a beginning to decode; those that wait for a shared one have nothing to do yet."""
         return [row for row in self.running if row.state is State.PREFILL and row not in self._shares]
 
+    @property
+    def _most(self) -> int:
+        """Tokens of a step in which others than those that generate take part."""
+        return self._limits.streamed if self._read_along() else self._limits.mixed
+
+    def _read_along(self) -> list[Sequence]:
+        """Interactive rows that generate."""
+        rows = self.running if self._serves else ()
+        return [row for row in rows if row.priority is Priority.INTERACTIVE and row.state is State.DECODE]
+
+    def _reproducible_step(self) -> Step:
+        """Prompts and answers are decoded in calls of their own: every second call is for those who read
+        along, so that no prompt holds them up for longer than one."""
+        rows = [row for row in self.running if row not in self._shares]
+        if theirs := self._late:
+            rows = [row for row in rows if row.state is State.DECODE] or rows
+        step = stream_step(
+            rows,
+            lambda id: self._slots[id].cells if id < len(self._slots) else 0,
+            streams=self._limits.sequences,
+            tokens=max(self._most, BLOCK, self._limits.sequences),
+        )
+        taken = {part.row for part in step.parts if isinstance(part, Piece)}
+        self._late = not theirs and not taken.issuperset(self._read_along())
+        return step
+
     def _mixed_step(self) -> Step:
         rows = [row for row in self.running if row.state is State.DECODE]
         step, room = Step(), self._limits.batch
@@ -219,9 +262,7 @@ class Scheduler:
             if room:
                 step.parts.append(Piece.of(row, room))
                 room -= step.parts[-1].count
-        streams = self._serves and any(row.priority is Priority.INTERACTIVE for row in rows)
-        most = self._limits.streamed if streams else self._limits.mixed
-        room = max(0, most - (self._limits.batch - room))
+        room = max(0, self._most - (self._limits.batch - room))
         outputs = self._limits.outputs - len(rows)
         for row in self._prefills():
             if not room or not outputs:
