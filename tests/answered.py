@@ -54,7 +54,7 @@ class Answered:
         }
         self.config = JobConfig.model_validate(tree)
         self.plans = {
-            name: ShardPlan(Shard(name, f"/nowhere/{name}", 1, ""), len(rows), "0", (), ("messages",))
+            name: ShardPlan(Shard(name, f"/nowhere/{name}", 1, ""), len(rows), "0", ("messages",))
             for name, rows in self.rows.items()
         }
         body = {"messages": [{"role": "user", "content": "Hi"}]} | self.config.request.defaults

@@ -17,7 +17,7 @@ Deadly = Callable[[str, Row], bool]
 
 
 def plan(name: str, rows: int) -> ShardPlan:
-    return ShardPlan(Shard(name, f"in/{name}", rows, ""), rows, "", (), ("prompt",))
+    return ShardPlan(Shard(name, f"in/{name}", rows, ""), rows, "", ("prompt",))
 
 
 def rows_of(chunks: Iterable[Chunk]) -> list[Row]:

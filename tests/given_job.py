@@ -54,7 +54,7 @@ class Job:
     ) -> None:
         self.url = url or f"memory://{uuid.uuid4()}"
         self.plans = {
-            name: ShardPlan(Shard(name, f"/nowhere/{name}", 1, ""), len(rows), "0", (), ("messages",))
+            name: ShardPlan(Shard(name, f"/nowhere/{name}", 1, ""), len(rows), "0", ("messages",))
             for name, rows in shards.items()
         }
         self.rows = {name: list(rows) for name, rows in shards.items()}

@@ -55,6 +55,13 @@ def open_local(path: str) -> tuple[BinaryIO, Entry]:
     return file, Entry(status.st_size, f"{status.st_mtime_ns} {status.st_ino}")
 
 
+def read_local(path: str, start: int, stop: int) -> bytes:
+    """The bytes [start, stop) of a file, as far as it has them."""
+    with Path(path).open("rb") as file:
+        file.seek(start)
+        return file.read(stop - start)
+
+
 def remove_tree(root: str) -> None:
     """Removes a folder and all below it, also while others do the same."""
 

@@ -22,7 +22,15 @@ from pipeline.files.aside import aside, sweep, temporary_folder
 from pipeline.files.entry import Entry
 from pipeline.files.file_server import FileServer
 from pipeline.files.input_file import InputFile
-from pipeline.files.local import broken_links, open_local, put_in_place, remove_empty, remove_tree, walk
+from pipeline.files.local import (
+    broken_links,
+    open_local,
+    put_in_place,
+    read_local,
+    remove_empty,
+    remove_tree,
+    walk,
+)
 from pipeline.files.memory import MemoryFiles
 from pipeline.files.object_store import ObjectStore
 from pipeline.files.remote import RemoteFiles
@@ -106,6 +114,18 @@ class Storage:
 
     def read_bytes(self, name: str) -> bytes:
         return bytes(self._try(f"read {name}", lambda: self.fs.cat_file(self._fresh(name))))
+
+    def read_range(self, name: str, start: int, stop: int) -> bytes:
+        """The bytes [start, stop) of a file, by one request where the file system can."""
+
+        def read() -> bytes:
+            path = self._fresh(name)
+            data = read_local(path, start, stop) if self.local else self.fs.cat_file(path, start, stop)
+            if len(data) != stop - start:
+                raise OSError(f"{len(data)} bytes came of {stop - start} from byte {start} on")
+            return bytes(data)
+
+        return self._try(f"read {name}", read) if stop > start else b""
 
     def open_input(self, name: str) -> pa.NativeFile:
         """The file, open for random access by pyarrow; the caller closes it. Reads come whole, or raise

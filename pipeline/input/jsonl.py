@@ -3,63 +3,101 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from pipeline.errors import RowError
+from pipeline.input.pieces import MARK_EVERY, Mark, Piece, piece_end
 from pipeline.request.json_values import read_json
-from pipeline.request.names import row_name
 
 LINE = "line"
 _BLOCK = 1 << 20
 _BOM = b"\xef\xbb\xbf"
+_FAR = 4 * _BLOCK
 
 
-@dataclass(frozen=True, slots=True)
-class LineIndex:
-    """A row is a line that isn't blank.
+def scan_lines(file: pa.NativeFile, start: int, stop: int | None) -> list[Piece]:
+    """The pieces of the lines that begin from the byte `start` on and before `stop`; None: to the end.
 
-    offsets: the byte at which every `every`-th row begins; names: a 64-bit hash of each row's custom_id,
-    0 where it has none; digest: a hash of the whole file, hex.
+    start: where a piece begins. A row is a line that isn't blank. Pieces without rows are left out.
     """
-
-    rows: int
-    offsets: tuple[int, ...]
-    names: NDArray[np.uint64]
-    digest: str
-
-
-def index_lines(file: pa.NativeFile, every: int) -> LineIndex:
-    """Reads the file once, a line at a time."""
-    offsets: list[int] = []
-    names: list[int] = []
-    digest = hashlib.blake2b(digest_size=16)
-    for offset, line in lines(file, 0):
-        digest.update(line + b"\n")
-        if len(names) % every == 0:
-            offsets.append(offset)
-        names.append(name_hash(_custom_id(line)))
-    return LineIndex(len(names), tuple(offsets), np.array(names, np.uint64), digest.hexdigest())
+    pieces: list[Piece] = []
+    found, end = _PieceOfLines(), 0
+    for offset, line in lines(file, _line_start(file, start)):
+        if stop is not None and offset >= stop:
+            break
+        if offset >= end:
+            pieces += found.pieces()
+            found, end = _PieceOfLines(), piece_end(offset)
+        found.add(offset, line)
+    return [*pieces, *found.pieces()]
 
 
-def read_lines(file: pa.NativeFile, offset: int, rows: int) -> pa.Table:
-    """`rows` rows from the byte `offset` on: one column, of text, or of bytes where one isn't UTF-8."""
-    found: list[bytes] = []
-    if rows:
-        for _, line in lines(file, offset):
-            found.append(line)
-            if len(found) == rows:
+class _PieceOfLines:
+    """A piece that is being read."""
+
+    def __init__(self) -> None:
+        self._rows, self._marks, self._next_mark = 0, list[Mark](), 0
+        self._digest = hashlib.blake2b(digest_size=16)
+
+    def add(self, offset: int, line: bytes) -> None:
+        self._digest.update(line)
+        self._digest.update(b"\n")
+        if offset >= self._next_mark:
+            self._marks.append((self._rows, offset))
+            self._next_mark = offset + MARK_EVERY
+        self._rows += 1
+
+    def pieces(self) -> list[Piece]:
+        """It, or none where it has no rows."""
+        if not self._rows:
+            return []
+        return [Piece(self._rows, tuple(self._marks), self._digest.hexdigest())]
+
+
+class LineRows:
+    """Reads rows of a file in any order; in order it reads each line once."""
+
+    def __init__(self, file: pa.NativeFile, marks: tuple[Mark, ...]) -> None:
+        self._file, self._marks = file, marks
+        self._lines: Iterator[tuple[int, bytes]] | None = None
+        self._row = self._byte = 0
+
+    def take(self, start: int, stop: int) -> pa.Table:
+        """Rows [start, stop): one column, of text, or of bytes where one isn't UTF-8."""
+        try:
+            table = pa.table({LINE: pa.array(self._read(start, stop), pa.large_binary())})
+        except BaseException:
+            self._lines = None
+            raise
+        try:
+            return table.cast(pa.schema([(LINE, pa.large_string())]))
+        except pa.ArrowInvalid:
+            return table
+
+    def _read(self, start: int, stop: int) -> list[bytes]:
+        if start >= stop:
+            return []
+        found: list[bytes] = []
+        for line in self._from(start):
+            if self._row > start:
+                found.append(line)
+            if self._row == stop:
                 break
-    table = pa.table({LINE: pa.array(found, pa.large_binary())})
-    try:
-        return table.cast(pa.schema([(LINE, pa.large_string())]))
-    except pa.ArrowInvalid:
-        return table
+        return found
+
+    def _from(self, start: int) -> Iterator[bytes]:
+        """The lines from the row `start` on, or from one before it. `_row` is the number of the next one."""
+        row, byte = self._marks[bisect_right(self._marks, start, key=lambda mark: mark[0]) - 1]
+        # What has been read ahead is not read twice: a packed file would have to begin anew.
+        if self._lines is None or self._row > start or byte > self._byte + _FAR:
+            self._lines, self._row = lines(self._file, byte), row
+        for offset, line in self._lines:
+            self._row, self._byte = self._row + 1, offset + len(line)
+            yield line
 
 
 def lines(file: pa.NativeFile, start: int) -> Iterator[tuple[int, bytes]]:
@@ -77,15 +115,24 @@ def lines(file: pa.NativeFile, start: int) -> Iterator[tuple[int, bytes]]:
     yield from _row(offset, b"".join(parts))
 
 
-def name_hash(value: Any) -> int:
-    """64 bits that tell the names apart that values of custom_id mean; 0 for a value that names nothing."""
-    try:
-        name = row_name(value, "custom_id")
-    except RowError:
+def custom_ids(file: pa.NativeFile) -> Iterator[Any]:
+    """The custom_id of each row, in order; None where it has none."""
+    for _, line in lines(file, 0):
+        yield _custom_id(line)
+
+
+def _line_start(file: pa.NativeFile, start: int) -> int:
+    """The first byte from `start` on at which a line begins, or the end of the file."""
+    if not start:
         return 0
-    if name is None:
-        return 0
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) or 1
+    at = start - 1
+    file.seek(at)
+    while block := file.read(_BLOCK):
+        found: int = block.find(b"\n")
+        if found >= 0:
+            return at + found + 1
+        at += len(block)
+    return at
 
 
 def _row(offset: int, line: bytes) -> Iterator[tuple[int, bytes]]:
@@ -95,6 +142,8 @@ def _row(offset: int, line: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _custom_id(line: bytes) -> Any:
+    if b"custom_id" not in line and b"\\u" not in line:
+        return None
     try:
         record = read_json(line, None, as_written=True)
     except RowError:

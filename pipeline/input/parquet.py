@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+ReadRange = Callable[[int, int], bytes]
+"""The bytes of a file from one place, and before another."""
+_TAIL = 64 << 10
+_MAGIC = b"PAR1"
+_GZIP = b"\x1f\x8b"
 
 
 def parquet_file(file: pa.NativeFile, buffer_size: int = 0, checked: bool = False) -> pq.ParquetFile:
@@ -32,10 +39,40 @@ def row_batches(
         yield from parquet.iter_batches(rows, [group], columns, use_threads=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What a Parquet file's footer says of it. digest: a hash, hex, of the footer: the sizes, places and
+    ranges of all its pieces, and its notes."""
+
+    rows: int
+    columns: tuple[str, ...]
+    digest: str
+
+
+def outline(read: ReadRange, size: int) -> Outline:
+    """Reads the footer of a file of `size` bytes, mostly by one request.
+
+    Raises ArrowException where it is no Parquet file.
+    """
+    tail = read(max(0, size - _TAIL), size)
+    if tail[-4:] != _MAGIC and read(0, min(2, size)) == _GZIP:
+        raise pa.ArrowInvalid("it is compressed as a whole: gunzip it")
+    length = int.from_bytes(tail[-8:-4], "little")
+    if tail[-4:] == _MAGIC and len(tail) < length + 8 <= size:
+        tail = read(size - 8 - length, size)
+    parquet = parquet_file(pa.BufferReader(tail))
+    digest = _digest(tail[-8 - length : -8])
+    return Outline(parquet.metadata.num_rows, tuple(parquet.schema_arrow.names), digest)
+
+
 def footer_digest(file: pa.NativeFile) -> str:
-    """A hash, hex, of a file's footer: the sizes, places and ranges of all its pieces, and its notes."""
+    """The digest of an open file's footer."""
     size = file.size()
     file.seek(size - 8)
     length = int.from_bytes(file.read(4), "little")
     file.seek(size - 8 - length)
-    return hashlib.blake2b(file.read(length), digest_size=16).hexdigest()
+    return _digest(file.read(length))
+
+
+def _digest(footer: bytes) -> str:
+    return hashlib.blake2b(footer, digest_size=16).hexdigest()

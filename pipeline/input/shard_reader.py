@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from pipeline.config import RequestConfig
 from pipeline.errors import InputError
-from pipeline.input.jsonl import read_lines
+from pipeline.input.jsonl import LineRows
 from pipeline.input.parquet import parquet_file, row_batches
-from pipeline.input.shards import CHUNK_ROWS, Chunk, ShardPlan
+from pipeline.input.shard import CHUNK_ROWS, Chunk, ShardPlan
 from pipeline.request.rows import RowReader
 
 
@@ -37,6 +37,7 @@ class ShardReader:
         self._file = plan.shard.open()
         self._lock = threading.Lock()
         self._rows: ParquetRows | None = None
+        self._lines = LineRows(self._file, plan.marks)
 
     def __enter__(self) -> ShardReader:
         return self
@@ -63,9 +64,7 @@ class ShardReader:
 
     def _read(self, chunk: Chunk) -> pa.Table:
         if self.plan.shard.lines:
-            place, skip = divmod(chunk.start, CHUNK_ROWS)
-            offset = self.plan.offsets[place] if chunk.rows else 0
-            return read_lines(self._file, offset, skip + chunk.rows).slice(skip)
+            return self._lines.take(chunk.start, chunk.stop)
         if self._rows is None or not self._rows.near(chunk.start):
             self._rows = ParquetRows(self._file, chunk.start, self._columns)
         return self._rows.take(chunk.start, chunk.stop)

@@ -1,30 +1,21 @@
-"""The input: its shards, their plans, and the chunks that are the units of work."""
+"""The input: which files are its shards, and how they are planned."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from pipeline.errors import InputError, StorageError
+from pipeline.errors import InputError
 from pipeline.files.storage import Entry, Storage
-from pipeline.input.compressed import unpacked
-from pipeline.input.file_names import (
-    SUFFIXES,
-    has_suffix,
-    is_data,
-    is_hidden,
-    is_lines,
-    output_of,
-    partition_of,
-)
-from pipeline.input.jsonl import LINE, index_lines, name_hash
-from pipeline.input.parquet import footer_digest, parquet_file
-from pipeline.request.arrow_values import column_values
+from pipeline.input.compressed import Unpacked
+from pipeline.input.file_names import SUFFIXES, has_suffix, is_data, is_hidden, output_of
+from pipeline.input.jsonl import LINE, scan_lines
+from pipeline.input.parquet import outline
+from pipeline.input.pieces import Piece, joined
+from pipeline.input.shard import CHUNK_ROWS, Chunk, Shard, ShardPlan, chunks
 
 __all__ = [
     "CHUNK_ROWS",
@@ -36,108 +27,13 @@ __all__ = [
     "list_input",
     "list_shards",
     "output_of",
+    "plan_of",
     "plan_shard",
+    "scan",
 ]
 
-CHUNK_ROWS = 256
 _MAGIC = "*?["
 _NAMED = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """One input file.
-
-    name: its path below the input ("a/b.parquet"); path: its full path or URL; size: bytes; stamp: its
-    etag or time of change, "" where unknown.
-    """
-
-    name: str
-    path: str
-    size: int
-    stamp: str
-
-    @property
-    def output(self) -> str:
-        """The path of its answers below `responses/`."""
-        return output_of(self.name)
-
-    @property
-    def lines(self) -> bool:
-        """Whether it is JSON lines rather than Parquet."""
-        return is_lines(self.name)
-
-    def open(self) -> pa.NativeFile:
-        """Open for random access, JSON lines without the compression around them.
-
-        Raises InputError naming the shard.
-        """
-        try:
-            folder, name = Storage.around(self.path)
-            file = folder.open_input(name)
-            return unpacked(file) if self.lines else file
-        except (FileNotFoundError, StorageError) as error:
-            raise InputError(f"{self.name}: can't be opened: {error}") from error
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Chunk:
-    """The rows [start, stop) of a shard."""
-
-    shard: str
-    start: int
-    stop: int
-
-    @property
-    def rows(self) -> int:
-        return self.stop - self.start
-
-    def within(self, other: Chunk) -> bool:
-        """Whether all of its rows are in the other chunk, too."""
-        return self.shard == other.shard and other.start <= self.start and self.stop <= other.stop
-
-    def cut(self, other: Chunk) -> Chunk:
-        """Its rows that are in the other chunk of the shard, too; none, or less, where there are none."""
-        return Chunk(self.shard, max(self.start, other.start), min(self.stop, other.stop))
-
-    def moved(self, rows: int) -> Chunk:
-        return Chunk(self.shard, self.start + rows, self.stop + rows)
-
-
-@dataclass(frozen=True, slots=True)
-class ShardPlan:
-    """What is known of a shard before any of its rows is answered.
-
-    digest: a hash, hex, of a Parquet file's footer (sizes, places and ranges of all its pieces), or of all
-        of a file of JSON lines.
-    duplicates: the numbers of rows whose custom_id an earlier row of the shard has.
-    offsets: for JSON lines, the byte at which every CHUNK_ROWS-th row begins; else ().
-    retry: the number of the retry that the shard is part of; 0 while it has no response file.
-    """
-
-    shard: Shard
-    rows: int
-    digest: str
-    duplicates: tuple[int, ...]
-    columns: tuple[str, ...]
-    offsets: tuple[int, ...] = ()
-    retry: int = 0
-
-    @property
-    def partition(self) -> dict[str, str | None]:
-        """The columns that the names of its folders give all of its rows; its own columns go before them."""
-        return {k: v for k, v in partition_of(self.shard.name).items() if k not in self.columns}
-
-    @property
-    def whole(self) -> Chunk | None:
-        """The chunk that is committed as the response file itself."""
-        return None if self.retry else Chunk(self.shard.name, 0, self.rows)
-
-
-def chunks(plan: ShardPlan) -> Iterator[Chunk]:
-    """The shard's chunks, in order; none for an empty shard."""
-    for start in range(0, plan.rows, CHUNK_ROWS):
-        yield Chunk(plan.shard.name, start, min(start + CHUNK_ROWS, plan.rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,12 +102,31 @@ def _check_names(input_url: str, shards: list[Shard]) -> None:
 
 
 def plan_shard(shard: Shard) -> ShardPlan:
-    """Reads the footer and the custom_id column. Raises InputError naming a shard that can't be read."""
-    try:
-        with shard.open() as file:
-            return _plan_lines(shard, file) if shard.lines else _plan_parquet(shard, file)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{shard.name}: {_complaint(shard, error)}") from error
+    """What is known of a shard: from a Parquet file's footer, or from all of a file of JSON lines.
+
+    Raises InputError naming a shard that can't be read.
+    """
+    if shard.lines:
+        return plan_of(shard, scan(shard, 0, None))
+    with _named_in_errors(shard):
+        return _outline(shard)
+
+
+def scan(shard: Shard, start: int, stop: int | None) -> list[Piece]:
+    """Finds the rows of a part of a file of JSON lines; None: to its end. Raises InputError naming the shard.
+
+    start: where a piece begins. A packed file has no parts: the first one stands for all of it.
+    """
+    with _named_in_errors(shard), shard.open() as file:
+        if isinstance(file, Unpacked):
+            return scan_lines(file, 0, None) if not start else []
+        return scan_lines(file, start, stop)
+
+
+def plan_of(shard: Shard, scanned: Sequence[Piece]) -> ShardPlan:
+    """The plan of a file of JSON lines from all of its pieces, in order."""
+    whole = joined(scanned)
+    return ShardPlan(shard, whole.rows, whole.digest, (LINE,), whole.marks)
 
 
 def _file(url: str) -> Shard | None:
@@ -263,39 +178,21 @@ def _is_unicode(name: str) -> bool:
     return name == name.encode(errors="replace").decode()
 
 
-def _plan_lines(shard: Shard, file: pa.NativeFile) -> ShardPlan:
-    index = index_lines(file, CHUNK_ROWS)
-    return ShardPlan(shard, index.rows, index.digest, _repeats(index.names), (LINE,), index.offsets)
-
-
-def _plan_parquet(shard: Shard, file: pa.NativeFile) -> ShardPlan:
+def _outline(shard: Shard) -> ShardPlan:
     if shard.size == 0:
         raise pa.ArrowInvalid("empty file, not Parquet")
-    if file.read(2) == b"\x1f\x8b":
-        raise pa.ArrowInvalid("it is compressed as a whole: gunzip it")
-    parquet = parquet_file(file, buffer_size=1 << 20)
-    columns = tuple(parquet.schema_arrow.names)
-    if len(set(columns)) < len(columns):
+    found = outline(shard.read, shard.size)
+    if len(set(found.columns)) < len(found.columns):
         raise pa.ArrowInvalid("two columns have the same name")
-    repeats = _repeats(_hashes(parquet)) if "custom_id" in columns else ()
-    return ShardPlan(shard, parquet.metadata.num_rows, footer_digest(file), repeats, columns)
+    return ShardPlan(shard, found.rows, found.digest, found.columns)
 
 
-def _hashes(parquet: pq.ParquetFile) -> NDArray[np.uint64]:
-    """A 64-bit hash of each row's custom_id; 0 where it is null."""
-    pieces = [np.empty(0, np.uint64)]
-    for batch in parquet.iter_batches(batch_size=8192, columns=["custom_id"], use_threads=False):
-        column = pa.Table.from_batches([batch]).column(0)
-        names = column_values(column, "custom_id")
-        pieces.append(np.fromiter(map(name_hash, names), np.uint64, len(names)))
-    return np.concatenate(pieces)
-
-
-def _repeats(hashes: NDArray[np.uint64]) -> tuple[int, ...]:
-    """The places of values, other than 0, that stood at an earlier place."""
-    order = np.argsort(hashes, kind="stable")
-    same = (hashes[order[1:]] == hashes[order[:-1]]) & (hashes[order[1:]] != 0)
-    return tuple(sorted(order[1:][same].tolist()))
+@contextmanager
+def _named_in_errors(shard: Shard) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{shard.name}: {_complaint(shard, error)}") from error
 
 
 def _complaint(shard: Shard, error: Exception) -> str:

@@ -16,6 +16,7 @@ from pipeline.answer.answers import Answers, tally
 from pipeline.answer.parsed import Expected
 from pipeline.config import JobConfig
 from pipeline.errors import InputError, RowError
+from pipeline.input.repeats import repeats_of
 from pipeline.input.shard_reader import ShardReader, row_reader
 from pipeline.input.shards import Chunk, ShardPlan
 from pipeline.job.under_way import UnderWay, Write
@@ -156,13 +157,16 @@ class OpenShard:
         self._identity = identity
         self._kind = kind
         self._row_reader = row_reader(job.request, plan)
-        self._duplicates = frozenset(plan.duplicates)
+        self._repeats = repeats_of(plan)
         self.reader = ShardReader(plan, {*self._row_reader.columns, *self._kept})
 
     def rows(self, table: pa.Table, chunk: Chunk) -> list[Row]:
-        """The chunk's rows as requests, or as the errors that they are answered with."""
+        """The chunk's rows as requests, or as the errors that they are answered with.
+
+        Raises InputError where the shard is broken."""
+        repeats = self._repeats.within(chunk)
         return [
-            self._row_reader.read(record, number, duplicate=number in self._duplicates)
+            self._row_reader.read(record, number, duplicate=number in repeats)
             for number, record in enumerate(records(table, self._row_reader.columns), chunk.start)
         ]
 

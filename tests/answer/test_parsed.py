@@ -208,7 +208,7 @@ class Output:
         config = JobConfig.model_validate(
             {"model": {"path": "m"}, "input": {"path": "i"}, "output": {"path": url}}
         )
-        self.plan = ShardPlan(shard_of("a.parquet"), rows, "0", (), ("messages",))
+        self.plan = ShardPlan(shard_of("a.parquet"), rows, "0", ("messages",))
         expected = Expected.of(self.request)
         assert expected is not None
         prints = Fingerprint.of(config, "ab" * 32, [self.plan], expected.to_json())

@@ -33,7 +33,7 @@ ROWS = 4
 
 
 def plan_of(name: str, rows: int = ROWS) -> ShardPlan:
-    return ShardPlan(Shard(name, f"/nowhere/{name}", 1, ""), rows, "0", (), ("prompt",))
+    return ShardPlan(Shard(name, f"/nowhere/{name}", 1, ""), rows, "0", ("prompt",))
 
 
 LARGE, SMALL = plan_of("large.parquet"), plan_of("small.parquet")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import sys
@@ -16,20 +17,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError
+from pipeline.files.storage import Storage
+from pipeline.input.pieces import MOST_MARKS, Piece, cuts, joined
 from pipeline.input.shard_reader import ShardReader
-from pipeline.input.shards import CHUNK_ROWS, Chunk, Shard, chunks, list_shards, plan_shard
+from pipeline.input.shards import CHUNK_ROWS, Chunk, Shard, ShardPlan, chunks, list_shards, plan_shard, scan
+from pipeline.input.shards import plan_of as plan_from
 
 
-def parquet(path: Path, rows: int = 3, row_group: int = 1000, names: list[str | None] | None = None) -> Path:
+def parquet(path: Path, rows: int = 3, row_group: int = 1000) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    columns: dict[str, list[object]] = {"n": list(range(rows)), "prompt": [f"row {n}" for n in range(rows)]}
-    if names is not None:
-        columns["custom_id"] = list(names)
+    columns = {"n": list(range(rows)), "prompt": [f"row {n}" for n in range(rows)]}
     pq.write_table(pa.table(columns), path, row_group_size=row_group)
     return path
 
 
-def plan_of(path: Path):  # type: ignore[no-untyped-def]
+def plan_of(path: Path) -> ShardPlan:
     return plan_shard(list_shards(str(path))[0])
 
 
@@ -119,21 +121,10 @@ def test_a_shard_without_rows_has_no_chunks(tmp_path: Path) -> None:
 
 @given(rows=st.integers(0, 2000))
 def test_chunks_cover_every_row_once(rows: int) -> None:
-    from pipeline.input.shards import ShardPlan
-
-    plan = ShardPlan(Shard("x.parquet", "x.parquet", 0, ""), rows, "", (), ())
+    plan = ShardPlan(Shard("x.parquet", "x.parquet", 0, ""), rows, "", ())
     covered = [row for chunk in chunks(plan) for row in range(chunk.start, chunk.stop)]
     assert covered == list(range(rows))
     assert all(0 < chunk.rows <= CHUNK_ROWS for chunk in chunks(plan))
-
-
-@given(names=st.lists(st.sampled_from(["a", "b", "c", "", None]), max_size=12))
-def test_repeated_names_are_found_and_nulls_and_empty_ones_are_not_names(
-    tmp_path_factory: pytest.TempPathFactory, names: list[str | None]
-) -> None:
-    plan = plan_of(parquet(tmp_path_factory.mktemp("d") / "x.parquet", len(names), names=names))
-    expected = tuple(n for n, name in enumerate(names) if name and name in names[:n])
-    assert plan.duplicates == expected
 
 
 @given(
@@ -215,17 +206,73 @@ def test_json_lines_are_rows_unless_blank(
             assert [v.encode() if isinstance(v, str) else v for v in found] == expected
 
 
-def test_json_lines_are_found_by_offset(tmp_path: Path) -> None:
-    path = tmp_path / "x.jsonl"
-    rows = [json.dumps({"custom_id": f"r{n % 900}", "text": "ä" * (n % 50)}) for n in range(1000)]
-    path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(rows).encode())
-    plan = plan_of(path)
-    assert len(plan.offsets) == 4
-    assert plan.duplicates == tuple(range(900, 1000))
+def lines_of(plan: ShardPlan, *places: Chunk) -> list[list[str]]:
     with ShardReader(plan) as reader:
-        for chunk in reversed(list(chunks(plan))):
-            assert reader.read(chunk).column("line").to_pylist() == rows[chunk.start : chunk.stop]
-        assert reader.read(Chunk("x.jsonl", 300, 310)).column("line").to_pylist() == rows[300:310]
+        return [reader.read(place).column("line").to_pylist() for place in places]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_json_lines_are_found_anywhere_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: bool
+) -> None:
+    monkeypatch.setattr("pipeline.input.jsonl.MARK_EVERY", 1000)
+    rows = [json.dumps({"custom_id": f"r{n}", "text": "ä" * (n % 50)}) for n in range(1000)]
+    path = tmp_path / ("x.jsonl.gz" if packed else "x.jsonl")
+    data = b"\xef\xbb\xbf" + "\r\n".join(rows).encode()
+    path.write_bytes(gzip.compress(data) if packed else data)
+    plan = plan_of(path)
+    assert plan.rows == 1000 and len(plan.marks) > 20
+    places = [Chunk(path.name, start, min(start + 256, 1000)) for start in (744, 0, 256, 300, 999, 310)]
+    assert lines_of(plan, *places) == [rows[place.start : place.stop] for place in places]
+
+
+@given(
+    rows=st.lists(st.sampled_from([b"{}", b'{"a": 1}', b"", b" ", b"[" + b"x" * 40]), max_size=30),
+    piece=st.integers(1, 60),
+    ending=st.sampled_from([b"\n", b"\r\n"]),
+)
+def test_a_file_is_scanned_in_pieces_of_any_size_in_turn_or_each_by_itself(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[bytes], piece: int, ending: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("d") / "x.jsonl"
+    path.write_bytes(ending.join(rows))
+    (path.parent / "y.jsonl.gz").write_bytes(gzip.compress(path.read_bytes()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.input.pieces.PIECE", piece)
+        patch.setattr("pipeline.input.jsonl.MARK_EVERY", 7)
+        plan, packed = plan_of(path), plan_of(path.parent / "y.jsonl.gz")
+        parts = [found for cut in cuts(plan.shard.size) for found in scan(plan.shard, *cut)]
+    assert plan_from(plan.shard, parts) == plan
+    assert (packed.rows, packed.digest, packed.marks) == (plan.rows, plan.digest, plan.marks)
+    expected = [row.decode() for row in rows if row.strip()]
+    assert plan.rows == len(expected)
+    places = [Chunk("x.jsonl", n, n + 1) for n in reversed(range(plan.rows))]
+    assert lines_of(plan, *places) == [[row] for row in reversed(expected)]
+
+
+def test_a_large_file_has_few_marks(monkeypatch: pytest.MonkeyPatch) -> None:
+    piece = Piece(2000, tuple((row, 10 * row) for row in range(2000)), "d")
+    whole = joined([piece, piece, piece])
+    assert (whole.rows, whole.marks[0]) == (6000, (0, 0))
+    assert MOST_MARKS / 2 < len(whole.marks) <= MOST_MARKS
+    assert joined([piece]).digest == "d" != whole.digest
+
+
+@pytest.mark.parametrize("metadata", [{}, {"note": "x" * 200_000}])
+def test_a_parquet_file_is_planned_by_its_footer_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metadata: dict[str, str]
+) -> None:
+    table = pa.table({"custom_id": [f"{n:09}" for n in range(50_000)]}).replace_schema_metadata(metadata)
+    pq.write_table(table, tmp_path / "x.parquet", use_dictionary=False, compression="none")
+    asked: list[int] = []
+    read = Storage.read_range
+    monkeypatch.setattr(
+        Storage, "read_range", lambda self, *of: asked.append(of[2] - of[1]) or read(self, *of)
+    )
+    monkeypatch.setattr(Storage, "open_input", None)
+    assert plan_of(tmp_path / "x.parquet").rows == 50_000
+    # One request; a second one where the footer is larger.
+    assert len(asked) == (2 if metadata else 1) and sum(asked) < 600_000
 
 
 @pytest.mark.parametrize("name", ["x.parquet", "x.jsonl"])

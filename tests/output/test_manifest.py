@@ -76,7 +76,7 @@ def tally_of(table: pa.Table) -> Tally:
 
 
 def plan(rows: int, name: str = "a/x.parquet") -> ShardPlan:
-    return ShardPlan(Shard(name, f"/in/{name}", rows, ""), rows, f"digest-{rows}", (), ("prompt",))
+    return ShardPlan(Shard(name, f"/in/{name}", rows, ""), rows, f"digest-{rows}", ("prompt",))
 
 
 def job(**settings: object) -> JobConfig:

@@ -31,7 +31,7 @@ SIZES = st.lists(st.integers(0, 40), min_size=1, max_size=5).filter(any)
 
 def plans(sizes: list[int]) -> list[ShardPlan]:
     return [
-        ShardPlan(Shard(f"{n}.parquet", f"/{n}", 1, ""), rows, "0", (), ("prompt",))
+        ShardPlan(Shard(f"{n}.parquet", f"/{n}", 1, ""), rows, "0", ("prompt",))
         for n, rows in enumerate(sizes)
     ]
 

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import RequestConfig
 from pipeline.errors import RowError
+from pipeline.input.repeats import Repeats
 from pipeline.input.shard_reader import ShardReader
 from pipeline.input.shards import Chunk, list_shards, plan_shard
 from pipeline.request.rows import Row, RowReader, records
@@ -34,9 +35,9 @@ def rows_of(path: Path, **config: Any) -> list[Row]:
     plan = plan_shard(list_shards(str(path))[0])
     rows = RowReader(RequestConfig(**config), plan.columns, plan.shard.name)
     with ShardReader(plan, rows.columns) as reader:
-        table = reader.read(Chunk(plan.shard.name, 0, plan.rows))
-    found = records(table, rows.columns)
-    return [rows.read(record, n, n in plan.duplicates) for n, record in enumerate(found)]
+        table = reader.read(whole := Chunk(plan.shard.name, 0, plan.rows))
+    found, repeats = records(table, rows.columns), Repeats(plan).within(whole)
+    return [rows.read(record, n, n in repeats) for n, record in enumerate(found)]
 
 
 def prompts(path: Path, template: str) -> list[str]:
