@@ -26,7 +26,9 @@ from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
 from pipeline.output.tried_out import write_tried_out
 from pipeline.plan.held import held_at, note_seconds
-from pipeline.plan.opened import OpenJob, Tell, opened, silent
+from pipeline.plan.kept_plans import keep_plans
+from pipeline.plan.opened import OpenJob, opened, silent
+from pipeline.plan.planned import Tell
 from pipeline.plan.try_out import TryOut
 from pipeline.report.summary import Ended, Summary, TriedOut
 from pipeline.tally import Tally
@@ -164,6 +166,7 @@ def _see_through(
         commit = begin(manifest, run)
         if not commit or run.idle:
             break
+        keep_plans(manifest.output, work.plans)
         try:
             _work(job, run, manifest, workers(job, manifest.fingerprint), commit, cluster)
         except ClusterLost as loss:

@@ -23,6 +23,7 @@ from pipeline.plan.blocks import Blocks
 from pipeline.plan.checked import Checked, RowCheck, Task, tasks
 from pipeline.plan.forecast import Crew, Forecast
 from pipeline.plan.held import keep_forecast
+from pipeline.plan.kept_plans import keep_plans
 from pipeline.plan.opened import OpenJob, opened, silent
 from pipeline.plan.pace import Pace
 from pipeline.plan.try_out import Part, TryOut, rows_of
@@ -67,6 +68,7 @@ def plan_job(
         build = workers(work.config, work.manifest.fingerprint)
         with staffed(work.config, build, work.cluster, most=1) as staff:
             measured = _Sampling(work, staff, began).measure(sample)
+        keep_plans(work.manifest.output, work.plans)
         on_gpu = staff.slot.gpus > 0
         checked = _checked(work.plans, check or RowCheck(work.config, on_gpu), work.cluster, tell)
         forecast = _forecast(work, staff, measured, checked)

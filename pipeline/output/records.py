@@ -25,6 +25,7 @@ from pipeline.tally import Tally
 WORK = "_work"
 RECORD = f"{WORK}/job.json"
 PROGRESS = f"{WORK}/progress.json"
+PLANS = f"{WORK}/plans.arrow"
 FORECAST = f"{WORK}/forecast.json"
 REPACK = f"{WORK}/repack.json"
 KERNELS = f"{WORK}/kernels"

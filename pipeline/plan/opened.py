@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,19 +11,15 @@ from pipeline.answer.shared_schema import shared_schema
 from pipeline.config import JobConfig
 from pipeline.errors import ConfigError, InputError, ModelError
 from pipeline.files.storage import Storage
-from pipeline.input.shards import Shard, ShardPlan, list_input, plan_shard
+from pipeline.input.shards import ShardPlan, list_input
 from pipeline.job.actors.ray_cluster import RayCluster
-from pipeline.job.actors.ray_tasks import Chores
 from pipeline.job.worker import check_input
 from pipeline.model.models import LocalModel, fetch_model
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
+from pipeline.plan.kept_plans import kept_plans
+from pipeline.plan.planned import Tell, plan_all
 from pipeline.plan.preflight import check_model
-
-Tell = Callable[[str], None]
-"""Called with a line that a person should read."""
-PLANNED_HERE = 32
-"""The most shards that the driver plans by itself, before Ray is started."""
 
 
 def silent(line: str) -> None:
@@ -55,7 +50,8 @@ def opened(job: JobConfig, model: LocalModel | None = None, tell: Tell = silent)
         tell(listing.note)
     fetched = model or fetch_model(job.model)
     with RayCluster(job.cluster) as cluster:
-        plans = _plan(listing.shards, cluster)
+        known = kept_plans(Storage.at(job.output.path), listing.shards)
+        plans = plan_all(listing.shards, cluster, known, tell)
         _check(job, plans)
         manifest = manifest_of(job, fetched, plans)
         if model is None:
@@ -73,25 +69,6 @@ def anchored(job: JobConfig) -> JobConfig:
         return {section: getattr(job, section).model_copy(update={"path": absolute})}
 
     return job.model_copy(update=path("model") | path("input") | path("output"))
-
-
-def _plan(shards: list[Shard], cluster: RayCluster) -> list[ShardPlan]:
-    """The plans of all shards, in the order of their names; large ones are planned first."""
-    by_size = sorted(shards, key=lambda shard: -shard.size)
-    if len(shards) <= PLANNED_HERE:
-        with ThreadPoolExecutor(8) as threads:
-            plans = list(threads.map(plan_shard, by_size))
-    else:
-        lookout = cluster.join()
-        chores: Chores[Shard, ShardPlan] = Chores(plan_shard)
-        for shard in by_size:
-            chores.put(shard)
-        plans = []
-        while not chores.idle:
-            cluster.stop.check()
-            lookout.news()
-            plans += chores.done(timeout=0.2)
-    return sorted(plans, key=lambda plan: plan.shard.name)
 
 
 def _check(job: JobConfig, plans: list[ShardPlan]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -33,10 +34,12 @@ from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
 from pipeline.output.records import recorded_job
 from pipeline.output.verify import verify
+from pipeline.plan import planned
 from pipeline.plan.checked import Checked
 from pipeline.plan.estimate import Estimate
 from pipeline.plan.held import held_at
-from pipeline.plan.opened import manifest_of
+from pipeline.plan.kept_plans import keep_plans
+from pipeline.plan.opened import manifest_of, opened
 from pipeline.plan.try_out import TryOut
 from pipeline.pulse import Pulse
 from pipeline.report.status import status
@@ -151,6 +154,21 @@ def test_a_job_of_many_shards_ends_whole(case):
     assert [row["text"] for row in case.answers("large")] == [f"ROW {i}" for i in range(700)]
     assert not (case.output / "_work").exists()
     assert case.run(cluster={"actors": 2}).rows == 0
+
+
+def test_large_json_lines_are_scanned_by_tasks_and_not_again_by_a_resume(case, monkeypatch):
+    lines = [json.dumps({"custom_id": f"r{n % 900}", "prompt": f"Ä {n}"}) for n in range(1000)]
+    case.input.mkdir()
+    (case.input / "x.jsonl").write_text("\n".join(lines))
+    monkeypatch.setattr(planned, "SCANNED_HERE", 0)
+    with opened(case.job(), MODEL) as work:
+        (plan,) = work.plans
+        keep_plans(work.manifest.output, work.plans)
+    assert plan == plan_shard(plan.shard)
+    monkeypatch.setattr(planned, "scan_cuts", None)
+    summary = case.run()
+    assert (summary.totals.rows, summary.totals.failed) == (1000, 100)
+    assert not list(case.output.glob("_work/*"))
 
 
 def test_no_row_is_lost_or_blamed_when_an_actor_is_killed(case, tmp_path):

@@ -13,6 +13,7 @@ import ray
 
 from pipeline.config import ClusterConfig
 from pipeline.errors import ClusterLost
+from pipeline.job.actors.cluster import nodes
 from pipeline.job.actors.interrupts import Stop
 from pipeline.job.actors.lookout import Lookout
 from pipeline.job.actors.patience import Patience
@@ -57,6 +58,11 @@ class RayCluster:
             self._lookout = Lookout(Patience(patience, SAID_AFTER))
             self._stack.callback(self._lookout.close)
         return self._lookout
+
+    @property
+    def cpus(self) -> int:
+        """Of all its machines together, once it is joined."""
+        return int(sum(node.cpus for node in nodes()))
 
     def leave(self) -> None:
         """Leaves the cluster; one that was started here is stopped."""

@@ -19,10 +19,14 @@ class Chores(Generic[T, R]):
     """Applies `function` to every item that is put, up to `batch` in a task and `at_once` tasks at a time.
 
     They take no CPU share, as they mostly wait for storage. A task whose process died is done again.
+    spread: over all machines, as they compute after all.
     """
 
-    def __init__(self, function: Callable[[T], R], *, batch: int = 32, at_once: int = 4) -> None:
-        self._task: Any = ray.remote(_each).options(num_cpus=0, max_retries=10)
+    def __init__(
+        self, function: Callable[[T], R], *, batch: int = 32, at_once: int = 4, spread: bool = False
+    ) -> None:
+        where = {"scheduling_strategy": "SPREAD"} if spread else {}
+        self._task: Any = ray.remote(_each).options(num_cpus=0, max_retries=10, **where)
         self._function, self._batch, self._at_once = function, batch, at_once
         self._waiting: deque[T] = deque()
         self._running: list[Any] = []
