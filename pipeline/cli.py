@@ -123,6 +123,9 @@ def serve(
     api_key_file: Annotated[
         Path | None, typer.Option(metavar="F", help="Keys of clients, one a line: name:key or key.")
     ] = None,
+    data: Annotated[
+        str, typer.Option(metavar="DIR", help="Where files and batches lie: a folder or its URL.")
+    ] = "~/.local/share/nightherd/serve",
     root_path: Annotated[str, typer.Option(metavar="PREFIX", help="Of all paths, behind a proxy.")] = "",
     slots: _Slots = None,
     set: _Set = None,
@@ -132,12 +135,14 @@ def serve(
         unused = ["input.path=unused", "output.path=unused"]
         job = _job(job_file, model, None, None, None, slots, [*(set or []), *unused])
         try:
+            from pipeline.serve.batches.office import Office
             from pipeline.serve.serving import Address, keys_for
             from pipeline.serve.serving import serve as open_door
         except ImportError as error:
             raise ConfigError(f'{error}: nightherd serve needs pip install "nightherd[serve]"') from None
         address = Address(host, port, root_path.rstrip("/"))
-        open_door(job, address, keys_for(address, api_key_file), typer.echo, advise=_tell)
+        keys = keys_for(address, api_key_file)
+        open_door(job, address, keys, typer.echo, advise=_tell, office=Office(data))
 
 
 def _job(

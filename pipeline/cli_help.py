@@ -82,7 +82,8 @@ Examples:
 
 Of a job file it takes model, engine, request.defaults and serve. Any OpenAI client works with
 base_url http://127.0.0.1:8000/v1. Without keys (--api-key-file, or NIGHTHERD_API_KEYS) only
-addresses of this machine are served. It needs pip install "nightherd[serve]".
+addresses of this machine are served. Files and batches (/v1/files, /v1/batches) lie under --data, and
+batches go on when the service is started again. It needs pip install "nightherd[serve]".
 
 \b
 Exit status: 0 stopped when told to, 1 the model could not be served, 2 wrong usage.

@@ -8,9 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pyarrow as pa
-
-from pipeline.answer.answers import Answers
 from pipeline.answer.parsed import Expected
 from pipeline.chat.chat_format import ChatFormats
 from pipeline.config import EngineConfig, JobConfig
@@ -32,6 +29,7 @@ from pipeline.engine.runner import Runner
 from pipeline.engine.settings import EngineSettings, fit, gpu_cache_memory, gpu_layers
 from pipeline.errors import ConfigError, RowError
 from pipeline.files.storage import Storage
+from pipeline.job.responder import responder_for
 from pipeline.job.worker import Identity, Worker
 from pipeline.model.fast_types import fast_types
 from pipeline.model.model_template import read_chat_template
@@ -49,12 +47,9 @@ from pipeline.output.manifest import Manifest
 from pipeline.request.schema import Request
 from pipeline.respond.about import About
 from pipeline.respond.ask import Generations
-from pipeline.respond.embedding_responder import EmbeddingResponder
 from pipeline.respond.embedding_service import EmbeddingService
-from pipeline.respond.generative_responder import GenerativeResponder
 from pipeline.respond.generative_service import GenerativeService
 from pipeline.respond.preparation import EmbeddingPreparation, GenerativePreparation
-from pipeline.respond.responders import Responder
 from pipeline.respond.reuse import Elsewhere
 from pipeline.respond.service import Service
 
@@ -97,7 +92,7 @@ def build_worker(
         manifest.note_kernels(loaded.kernels)
         identity = Identity(loaded.model_id, fingerprint.digest, loaded.kernels.id, parsed)
         elsewhere = board(loaded.kernels.id) if board else None
-        responder = _responder(job, service, identity, elsewhere)
+        responder = responder_for(job, service, identity, elsewhere)
         return Worker(job, identity, manifest, responder, loaded.notes)
 
     return _built(job, fingerprint.digest, worker, threads=threads, gpus=gpus)
@@ -155,31 +150,12 @@ def model_id(job: JobConfig, path: Path) -> str:
     return job.model.id or model_name(path)
 
 
-def _responder(
-    job: JobConfig,
-    service: GenerativeService | EmbeddingService,
-    identity: Identity,
-    elsewhere: Elsewhere[Generations] | None,
-) -> Responder:
-    nothing = pa.schema([])
-    named = identity.model_id, identity.fingerprint, nothing
-    if isinstance(service, EmbeddingService):
-        return EmbeddingResponder(service, Answers(*named, "embed", kernels=identity.kernels))
-    answers = Answers(
-        *named,
-        vocabulary=service.vocabulary,
-        formats=service.formats,
-        kernels=identity.kernels,
-        parsed=identity.parsed,
-    )
-    return GenerativeResponder(service, answers, reuse=job.engine.reuse_answers, elsewhere=elsewhere)
-
-
 def _service(
     job: JobConfig, loaded: _Loaded, digest: str, thread: ModelThread, *, threads: int, gpus: float
 ) -> GenerativeService | EmbeddingService:
     file = loaded.file
-    about = About(loaded.model_id, digest, system_fingerprint(digest, loaded.kernels.id))
+    kernels = loaded.kernels.id
+    about = About(loaded.model_id, digest, system_fingerprint(digest, kernels), kernels)
     if is_embedding_model(file.traits):
         model = LlamaEmbeddingModel(file, job.engine, threads=threads, on_gpu=gpus > 0)
         short = SHORT_TOKENS if job.engine.batch == "auto" and not gpus else None

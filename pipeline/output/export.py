@@ -72,7 +72,7 @@ def export(
     return Exported(results.lines + failures.lines, failures.lines, results.rows)
 
 
-def _lines(answers: CommittedRows, which: Which) -> Iterator[tuple[bytes, bool]]:
+def result_lines(answers: CommittedRows, which: Which) -> Iterator[tuple[bytes, bool]]:
     """Result lines, and whether each is of a failed row."""
     for shard in sorted(answers.shards):
         for start, table in answers.tables(shard, _own, _ROWS):
@@ -81,8 +81,15 @@ def _lines(answers: CommittedRows, which: Which) -> Iterator[tuple[bytes, bool]]
             if "embedding" in chosen.column_names:
                 chosen = with_floats(chosen)
             for number, record in zip(numbers.to_pylist(), chosen.to_pylist(), strict=True):
-                place = f"{answers.manifest.fingerprint.digest}\0{shard}\0{start + number}"
-                yield _line(record, place), record["error"] is not None
+                yield _line(record, _place_of(answers, shard, start + number)), record["error"] is not None
+
+
+def unanswered_line(custom_id: str, place: str, code: str, message: str) -> bytes:
+    """A result line of a row that has no answer.
+
+    place: of the row, different from all others'. code, message: why there is no answer."""
+    names = {"id": f"batch_req_{_digest(place)}", "custom_id": custom_id}
+    return _text(names | {"response": None, "error": {"code": code, "message": message}})
 
 
 def _check_targets(file: str, errors: str | None) -> None:
@@ -104,7 +111,7 @@ def _write(target: str, answers: CommittedRows, which: Which, tell: Tell) -> Exp
     def write(file: BinaryIO) -> None:
         nonlocal done
         lines = failed = 0
-        for line, is_failed in _lines(answers, which):
+        for line, is_failed in result_lines(answers, which):
             file.write(line)
             lines, failed = lines + 1, failed + is_failed
             tell(lines, answers.rows)
@@ -134,19 +141,27 @@ def _numbers(table: pa.Table, which: Which) -> pa.Array:
 
 def _line(record: Mapping[str, Any], place: str) -> bytes:
     """A line of a result file. The same row of the same job has the same ids each time."""
-    digest = blake2b(place.encode(), digest_size=12).hexdigest()
     error = record["error"]
-    outside = error is not None and error["code"] in _OUTSIDE_HTTP
+    if error is not None and error["code"] in _OUTSIDE_HTTP:
+        return unanswered_line(record["custom_id"], place, error["code"], error["message"])
+    digest = _digest(place)
     response = {
         "status_code": record["status_code"],
         "request_id": f"req_{digest}",
         "body": to_openai(record),
     }
-    line = {
-        "id": f"batch_req_{digest}",
-        "custom_id": record["custom_id"],
-        "response": None if outside else response,
-        "error": {"code": error["code"], "message": error["message"]} if outside else None,
-    }
+    names = {"id": f"batch_req_{digest}", "custom_id": record["custom_id"]}
+    return _text(names | {"response": response, "error": None})
+
+
+def _place_of(answers: CommittedRows, shard: str, number: int) -> str:
+    return f"{answers.manifest.fingerprint.digest}\0{shard}\0{number}"
+
+
+def _digest(place: str) -> str:
+    return blake2b(place.encode(), digest_size=12).hexdigest()
+
+
+def _text(line: Mapping[str, Any]) -> bytes:
     text = json.dumps(line, ensure_ascii=False)
     return (_LINE_BREAKS.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n").encode()

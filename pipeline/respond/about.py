@@ -8,11 +8,13 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class About:
     """model: its id. digest: of the job or the service; it makes the ids of calls. fingerprint: OpenAI's
-    system_fingerprint."""
+    system_fingerprint. kernels: the id of those that compute the answers; "" where there are none to tell
+    apart."""
 
     model: str = ""
     digest: str = ""
     fingerprint: str = ""
+    kernels: str = ""
 
     @property
     def names(self) -> frozenset[str]:

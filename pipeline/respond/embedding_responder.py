@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import CancelledError
 from typing import Literal
 
 from pipeline.answer.answer import Embedded
 from pipeline.answer.answers import Answers
-from pipeline.errors import RowError
+from pipeline.errors import RowError, WorkerError
 from pipeline.pulse import Pulse
 from pipeline.request.rows import Row
 from pipeline.respond.embedding_service import EmbeddingService, Texts
@@ -22,11 +23,30 @@ class EmbeddingResponder:
     def __init__(self, service: EmbeddingService, answers: Answers) -> None:
         self._service = service
         self._answers = answers
+        self._begun: dict[int, Sequence[Texts]] = {}
+        self._stopped = False
 
     def respond(self, rows: Sequence[Row], attempts: int) -> list[Record]:
         prepared = [self._prepare(row) for row in rows]
-        self._service.begin([texts for texts in prepared if isinstance(texts, Texts)])
-        return [self._record(row, texts, attempts) for row, texts in zip(rows, prepared, strict=True)]
+        texts = [texts for texts in prepared if isinstance(texts, Texts)]
+        self._begun[id(texts)] = texts
+        try:
+            self._service.begin(texts)
+            if self._stopped:
+                self.stop()
+            return [self._record(row, texts, attempts) for row, texts in zip(rows, prepared, strict=True)]
+        except CancelledError:
+            raise WorkerError("the job was stopped") from None
+        finally:
+            del self._begun[id(texts)]
+
+    def stop(self) -> None:
+        """Nobody wants any more answers: calls of which nothing is computed yet raise WorkerError. From any
+        thread."""
+        self._stopped = True
+        for chunk in list(self._begun.values()):
+            for texts in chunk:
+                texts.result.cancel()
 
     def pulse(self) -> Pulse:
         return self._service.pulse()

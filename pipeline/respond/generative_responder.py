@@ -9,7 +9,7 @@ from functools import partial
 from typing import Literal
 
 from pipeline.answer.answers import Answers
-from pipeline.errors import RowError
+from pipeline.errors import RowError, WorkerError
 from pipeline.pulse import Pulse
 from pipeline.request.rows import Row
 from pipeline.request.schema import ChatRequest, CompletionRequest
@@ -60,6 +60,8 @@ class GenerativeResponder:
         self._elsewhere = elsewhere
         self._claims: Claims[Result] = Claims()
         self._calls: dict[int, _Call] = {}
+        self._begun: set[Future[Generations]] = set()
+        self._stopped = False
 
     def respond(self, rows: Sequence[Row], attempts: int) -> list[Record]:
         jobs = [self._claim(row) for row in rows]
@@ -84,6 +86,13 @@ class GenerativeResponder:
         jobs = enumerate(call.jobs if call else ())
         done = ((place, job) for place, job in jobs if job.result.done() and not job.result.exception())
         return {place: self._record(job, call) for place, job in done} if call else {}
+
+    def stop(self) -> None:
+        """Nobody wants any more answers: calls under way raise WorkerError, and what they take up is free
+        after the engine's next step. From any thread."""
+        self._stopped = True
+        for generations in list(self._begun):
+            generations.cancel()
 
     def pulse(self) -> Pulse:
         return self._service.pulse()
@@ -123,14 +132,21 @@ class GenerativeResponder:
         # Rows that begin alike come one after the other, so that the cells which they share are still there.
         asks.sort(key=lambda pair: pair[1].tokens)
         begun = self._service.begin([ask for _, ask in asks])
+        self._begun.update(begun)
         for (job, _), generations in zip(asks, begun, strict=True):
             generations.add_done_callback(partial(self._take, job))
+        if self._stopped:
+            self.stop()
         wait([job.result for job, _ in asks])
         for job, _ in asks:
             job.result.result()
 
     def _take(self, job: _Job, generations: Future[Generations]) -> None:
         """A job is settled with the last of its choices, whatever the others of the call do."""
+        self._begun.discard(generations)
+        if generations.cancelled():
+            self._abandon(job, WorkerError("the job was stopped"))
+            return
         failure = generations.exception()
         if failure is None:
             self._settle(job, generations.result())

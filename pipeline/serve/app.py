@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
 from pipeline import __version__
-from pipeline.errors import RowError, WorkerError
+from pipeline.errors import RowError, StorageError, WorkerError
 from pipeline.serve.door import Door
 from pipeline.serve.errors import ApiError, api_error, unknown_route
 from pipeline.serve.gate import Gate
@@ -22,6 +22,7 @@ from pipeline.serve.routes import chat, completions, embeddings, health, metrics
 from pipeline.serve.schema import failures
 
 ROUTERS = (chat.router, completions.router, embeddings.router, models.router, health.router, metrics.router)
+OURS = (RowError, WorkerError, StorageError, ApiError)
 
 LEFT = 499
 """The status in the log of a request whose client went away before its answer, as nginx writes it."""
@@ -45,7 +46,7 @@ def make_app(door: Door, *, prefix: str = "", routers: Sequence[APIRouter] = ())
         app.include_router(router, prefix="/v1")
         app.include_router(router, include_in_schema=False)
     app.add_exception_handler(ClientDisconnect, _left)
-    for failure in (RowError, WorkerError, ApiError, HTTPException, RequestValidationError, Exception):
+    for failure in (*OURS, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(failure, _told)
     gated = Gate(app, door, prefix)
     if not door.config.origins:

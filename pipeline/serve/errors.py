@@ -8,7 +8,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from pipeline.errors import NightherdError, RowError, WorkerError
+from pipeline.errors import NightherdError, RowError, StorageError, WorkerError
 
 REQUEST, SERVER = "invalid_request_error", "server_error"
 
@@ -74,6 +74,8 @@ def api_error(failure: BaseException) -> ApiError:
         )
     if isinstance(failure, HTTPException):
         return ApiError(failure.status_code, str(failure.detail), headers=failure.headers)
+    if isinstance(failure, StorageError):
+        return unavailable("the storage of the service's files does not answer: try again", 10)
     if isinstance(failure, WorkerError):
         return unavailable("the engine failed while it answered this request: try again", 10)
     return ApiError(500, "the service failed to answer this request", type=SERVER, code="server_error")

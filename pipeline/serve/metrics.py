@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from pipeline.answer.answer import Usage
 from pipeline.pulse import Pulse
+from pipeline.tally import Tally
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _BETWEEN = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
@@ -52,6 +53,13 @@ class Metrics:
         self._key_tokens.labels(key, "prompt").inc(usage.prompt_tokens)
         self._key_tokens.labels(key, "cached").inc(usage.cached_tokens)
         self._key_tokens.labels(key, "completion").inc(usage.completion_tokens)
+
+    def computed(self, key: str, tally: Tally) -> None:
+        """Batch rows of a key."""
+        self._key_requests.labels(key).inc(tally.succeeded)
+        self._key_tokens.labels(key, "prompt").inc(tally.prompt_tokens)
+        self._key_tokens.labels(key, "cached").inc(tally.cached_tokens)
+        self._key_tokens.labels(key, "completion").inc(tally.completion_tokens)
 
     def text(self) -> bytes:
         """In Prometheus's text format."""

@@ -19,11 +19,17 @@ import uvicorn
 
 from pipeline.config import JobConfig
 from pipeline.errors import ConfigError, JobError, MachineError
+from pipeline.model.models import fetch_model
+from pipeline.respond.embedding_service import EmbeddingService
+from pipeline.respond.generative_service import GenerativeService
 from pipeline.respond.service import Service
 from pipeline.serve.app import make_app
+from pipeline.serve.batches.batch_job import Engine
+from pipeline.serve.batches.office import Office
 from pipeline.serve.door import Door
 from pipeline.serve.hello import hello
 from pipeline.serve.keys import ENVIRONMENT, Keys
+from pipeline.serve.routes.batches import office_routers
 
 Build = Callable[[JobConfig], Service]
 LAST_SECONDS = 2.0
@@ -90,18 +96,19 @@ def serve(
     tell: Callable[[str], None],
     build: Build = build_here,
     advise: Callable[[str], None] = lambda line: None,
+    office: Office | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT, and then until open requests have ended.
 
     tell: called with the line that says where, once /health answers 200. build: makes the service.
-    advise: called before, with lines that say how to ask.
+    advise: called before, with lines that say how to ask. office: of files and batches; None for none.
     Raises JobError, also once the engine is broken, and ConfigError where the address is taken.
     """
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     logging.getLogger("nightherd.serve").setLevel(logging.INFO)
     door = Door(job.serve, keys, job.request.defaults)
     with _listening(address) as (taken, listener):
-        asyncio.run(_serve(job, door, taken, listener, tell, build, advise))
+        asyncio.run(_serve(job, door, taken, listener, tell, build, advise, office))
 
 
 @contextmanager
@@ -127,9 +134,10 @@ async def _serve(
     tell: Callable[[str], None],
     build: Build,
     advise: Callable[[str], None],
+    office: Office | None,
 ) -> None:
     config = uvicorn.Config(
-        make_app(door, prefix=address.prefix),
+        make_app(door, prefix=address.prefix, routers=office_routers(office) if office else ()),
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -143,6 +151,8 @@ async def _serve(
         # Until the model is there, /health says that it is being loaded.
         service = await asyncio.to_thread(build, job)
         if not server.should_exit:
+            if office:
+                _open_office(office, job, service, door)
             door.open(service)
             for line in hello(address.url, door.keys, service):
                 advise(line)
@@ -151,8 +161,15 @@ async def _serve(
     finally:
         server.should_exit = True
         await asyncio.gather(serving, return_exceptions=True)
+        if office:
+            await asyncio.to_thread(office.close)
         if service is not None:
             service.close()
+
+
+def _open_office(office: Office, job: JobConfig, service: Service, door: Door) -> None:
+    assert isinstance(service, GenerativeService | EmbeddingService)
+    office.open(Engine(service, job, lambda: fetch_model(job.model).sha256), door.metrics.computed)
 
 
 async def _until_broken(door: Door, server: _Server, serving: asyncio.Future[None]) -> None:

@@ -1,0 +1,1 @@
+"""OpenAI's files and batches: each batch is a job on the engine that serves."""
