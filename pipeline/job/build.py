@@ -134,15 +134,16 @@ def _load(job: JobConfig, model: LocalModel, *, threads: int, gpus: float) -> _L
     """The model, or its copy for CPUs, in memory; and what its trial found."""
     trial = Trial(model.path, job.engine, threads, gpus > 0, gpu_layers(job.engine, on_gpu=gpus > 0))
     proof = proven(trial, default_cache())
-    repack = None
+    repack, notes = None, proof.notes
     if job.model.cpu_repack and not gpus:
         fast = fast_types(cpu_features(), extra_buffers=proof.extra_buffers)
         copy = repacked(model, Requantiser(threads, extra_buffers=proof.extra_buffers), fast)
-        repack = copy.record
+        repack, remark = copy.record, (copy.note,) if copy.note else ()
         trial = replace(trial, path=copy.path)
         proof = proven(trial, default_cache())
+        notes = (*remark, *proof.notes)
     file = LlamaFile(trial.path, trial.gpu_layers, extra_buffers=proof.extra_buffers)
-    return _Loaded(file, model_id(job, model.path), kernels_of(file), repack, proof.notes)
+    return _Loaded(file, model_id(job, model.path), kernels_of(file), repack, notes)
 
 
 def model_id(job: JobConfig, path: Path) -> str:

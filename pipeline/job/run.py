@@ -138,17 +138,19 @@ class Run:
         self._pool, self._assembly, self._screen = pool, assembly, screen
         self._first_rows = first_rows
         self._avoided: set[str] = set()
+        pulse = pool.pulse()
         while not (self.idle and assembly.idle):
             self._check()
-            self.ended = self._reached(self.tally, pool.pulse())
+            self.ended = self._reached(self.tally, pulse)
             if self.ended:
                 screen.say(self.ended)
                 return
             for event in pool.events(timeout=0.2):
                 self._to_assemble += self._whole(self._take(event))
-            self._hand_out()
+            pulse = pool.pulse()
+            self._hand_out(pulse)
             self._assemble()
-            screen.show(self, pool.pulse(), len(pool.ready))
+            screen.show(self, pulse, len(pool.ready))
 
     def gather(self) -> None:
         """Counts in the answers to chunks that their workers had to leave when the run ended."""
@@ -276,22 +278,22 @@ class Run:
         plan = self._plans[chunk.shard]
         return response_name(plan.shard) if chunk == plan.whole else chunk_name(chunk, plan.retry)
 
-    def _hand_out(self) -> None:
+    def _hand_out(self, pulse: Pulse) -> None:
         ready = self._pool.ready
         self._coordinator.backlog.workers = max(1, len(ready))
-        self._coordinator.backlog.chunk_rows = self._rows_a_minute()
+        self._coordinator.backlog.chunk_rows = self._rows_a_minute(pulse)
         self._coordinator.machines = set(ready.values())
         self._coordinator.kernels.update(self._pool.kernels)
         # In turns, so that the last rows are spread over all workers.
         while ready:
             ready = {worker: machine for worker, machine in ready.items() if self._give(worker, machine)}
 
-    def _rows_a_minute(self) -> int:
+    def _rows_a_minute(self, pulse: Pulse) -> int:
         """A worker's, but no less than it decodes at once, so that two assignments keep its batch full."""
         pace = self._screen.rows_per_second
         if not pace:
             return self._first_rows
-        return int(max(60 * pace, self._pool.pulse().running) / self._coordinator.backlog.workers)
+        return int(max(60 * pace, pulse.running) / self._coordinator.backlog.workers)
 
     def _give(self, worker: str, machine: str) -> bool:
         assignment = self._coordinator.assign(worker, machine)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,11 +31,13 @@ class Repacked:
     """path: what CPU slots load. copied: False, where that is the original.
 
     changes: what the copy says differently, None where nothing was copied.
+    note: what people should know of it, "" where there is nothing new.
     """
 
     path: Path
     copied: bool = False
     changes: dict[str, Any] | None = None
+    note: str = field(default="", compare=False)
 
     @property
     def record(self) -> dict[str, Any]:
@@ -77,20 +78,22 @@ def repacked(
         )
     plan = plan_of(read_tensors(model.path), fast)
     if plan.slow < WORTHWHILE:
-        _say(f"{model.path} is left as it is: {1 - plan.slow:.0%} of its weights are fast on the CPU")
-        return Repacked(model.path)
+        left = f"{model.path} is left as it is: {1 - plan.slow:.0%} of its weights are fast on the CPU"
+        return Repacked(model.path, note=left)
     folder = (cache or default_cache()) / "repacked"
     target = folder / f"{model.sha256}-{plan.name}-llama-{version('llama-cpp-python')}.gguf"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
-            made = _known(target) or _make(model, target, plan, requantise)
+            if known := _known(target):
+                return Repacked(target, True, known["changes"])
+            made = _make(model, target, plan, requantise)
     except OSError as error:
         raise ModelError(
             f"model.cpu_repack: {model.path} can't be repacked in {folder}: {error}; NIGHTHERD_CACHE names "
             "another folder"
         ) from error
-    return Repacked(target, True, made["changes"])
+    return Repacked(target, True, made["changes"], f"{model.path} is repacked as Q8_0 in {target}")
 
 
 def plan_of(tensors: list[Tensor], fast: Collection[int]) -> Plan:
@@ -134,7 +137,6 @@ def _make(model: LocalModel, target: Path, plan: Plan, requantise: Requantise) -
         part.unlink(missing_ok=True)
     made = {"source": str(model.path), "size": size, "changes": changes}
     record.write_text(json.dumps(made, indent=1))
-    _say(f"{model.path} is repacked as Q8_0 in {target}")
     return made
 
 
@@ -149,7 +151,3 @@ def _check_space(model: LocalModel, folder: Path, size: int) -> None:
 
 def _record_of(target: Path) -> Path:
     return target.with_suffix(".json")
-
-
-def _say(line: str) -> None:
-    print(f"nightherd: {line}", file=sys.stderr, flush=True)

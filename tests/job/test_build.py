@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
 
 from pipeline.config import ClusterConfig, EngineConfig, JobConfig
 from pipeline.engine.llama import devices as llama_devices
-from pipeline.errors import ConfigError, ModelError
+from pipeline.errors import ConfigError, ModelError, WorkerError
 from pipeline.job import build
 from pipeline.job.actors import staff
 from pipeline.job.actors.cluster import Node
+from pipeline.native.library import Library
+from pipeline.native.own_process import Died
 from pipeline.output.fingerprint import Fingerprint
 
 MACHINES = [Node(8, 1)]
@@ -42,9 +46,28 @@ def test_a_model_that_is_to_stay_on_the_cpu_needs_no_gpu(tmp_path, gpu):
         worker_for(tmp_path, gpu_layers=0)
 
 
-def test_auto_leaves_out_a_gpu_that_llama_cpp_can_not_use(gpu):
+def test_auto_leaves_out_a_gpu_that_llama_cpp_can_not_use(monkeypatch, gpu):
+    monkeypatch.setattr(staff, "output_of", lambda module: Library((), gpu, ()).to_json())
     chosen = staff._usable(ClusterConfig(), MACHINES)
     assert chosen.gpus_per_actor == ("auto" if gpu else 0)
+
+
+@pytest.mark.parametrize("failure", [Died("died of SIGILL"), WorkerError("killed by SIGKILL")])
+def test_a_library_that_dies_when_it_is_asked_leaves_the_verdict_to_the_workers(monkeypatch, failure):
+    def die(module: str) -> str:
+        raise failure
+
+    monkeypatch.setattr(staff, "output_of", die)
+    assert staff._usable(ClusterConfig(), MACHINES) == ClusterConfig()
+
+
+def test_the_driver_does_not_load_llama_cpp_to_look_for_gpus():
+    code = (
+        "import sys; from pipeline.config import ClusterConfig; "
+        "from pipeline.job.actors import cluster, staff; "
+        "staff._usable(ClusterConfig(), [cluster.Node(8, 1)]); sys.exit('llama_cpp' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 @pytest.mark.parametrize("cluster", [ClusterConfig(gpus_per_actor=1), ClusterConfig(gpus_per_actor=0)])

@@ -78,7 +78,9 @@ def repacked_in_child(model: LocalModel, cache: Path) -> tuple[Repacked, bytes]:
 def test_a_copy_is_made_once_with_a_note_of_what_it_changes(model: LocalModel, tmp_path: Path) -> None:
     first = repacked(model, FakeRequantiser(), FAST, tmp_path / "cache")
     assert (first.path.read_bytes(), first.changes) == (CONTENT * 2, CHANGES)
-    assert repacked(model, FakeRequantiser(), FAST, tmp_path / "cache") == first
+    assert "is repacked as Q8_0 in" in first.note
+    again = repacked(model, FakeRequantiser(), FAST, tmp_path / "cache")
+    assert (again, again.note) == (first, "")
     assert first.record == {"copied": True, **CHANGES}
     assert calls(model) == 1
     assert files(tmp_path / "cache") == [".gguf", ".json"]
@@ -147,13 +149,13 @@ def test_racing_processes_make_one_whole_copy(model: LocalModel, tmp_path: Path)
 
 
 def test_a_fast_model_is_used_as_it_is_and_said_so(
-    model: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    model: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(repack, "read_tensors", lambda _: [weight("blk.0.ffn_up.weight", Q4_0)])
     used = repacked(model, FakeRequantiser(), FAST, tmp_path)
     assert (used, used.record) == (Repacked(model.path), {"copied": False})
     assert calls(model) == 0
-    assert "is left as it is: 100% of its weights are fast on the CPU" in capsys.readouterr().err
+    assert "is left as it is: 100% of its weights are fast on the CPU" in used.note
 
 
 class Case(NamedTuple):

@@ -7,12 +7,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pipeline.config import ClusterConfig, JobConfig
+from pipeline.errors import WorkerError
 from pipeline.input.shards import CHUNK_ROWS
 from pipeline.job.actors.cluster import Node, Slot, check_room, share_out
 from pipeline.job.actors.ray_cluster import RayCluster
 from pipeline.job.actors.ray_pool import RayPool
 from pipeline.job.actors.row_actor import WorkerFactory
 from pipeline.native.cure import with_cuda
+from pipeline.native.library import Library
+from pipeline.native.own_process import Died, output_of
 
 FIRST_ROWS = 64
 """Rows of a CPU worker's chunks before its pace is known: something is committed soon, however slow it is."""
@@ -67,6 +70,14 @@ def _usable(cluster: ClusterConfig, machines: Sequence[Node]) -> ClusterConfig:
     """`cluster` without GPUs where that is left to us and this machine's llama.cpp can't use them."""
     if cluster.gpus_per_actor != "auto" or not any(node.gpus for node in machines):
         return cluster
-    from pipeline.engine.llama.devices import sees_gpu
+    return cluster if _llama_sees_gpu() else cluster.model_copy(update={"gpus_per_actor": 0.0})
 
-    return cluster if sees_gpu() else cluster.model_copy(update={"gpus_per_actor": 0.0})
+
+def _llama_sees_gpu() -> bool:
+    """Asked in a process of its own: llama.cpp may end the process that loads it, and takes a GPU's memory.
+
+    Where it dies, True: the trials of the workers say what is wrong with it, and what mends it."""
+    try:
+        return Library.from_json(output_of("pipeline.native.library_process")).gpu_support
+    except (Died, WorkerError):
+        return True
