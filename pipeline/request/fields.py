@@ -184,8 +184,9 @@ Prompt = Annotated[
             "anyOf": [
                 {"type": "string"},
                 _TOKENS,
-                {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 1},
-                {"type": "array", "items": _TOKENS, "minItems": 1, "maxItems": 1},
+                # Of several, the service makes as many requests; a row has one.
+                {"type": "array", "items": {"type": "string"}, "minItems": 1},
+                {"type": "array", "items": _TOKENS, "minItems": 1},
             ]
         }
     ),

@@ -10,18 +10,24 @@ from pipeline.config import Endpoint
 from pipeline.errors import RowError
 from pipeline.request.defaults import with_defaults
 from pipeline.request.json_values import read_json, short
-from pipeline.request.schema import EmbeddingRequest, Request, parse_request
+from pipeline.request.schema import EmbeddingRequest, Request
+from pipeline.serve.prompts import requests_of
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """stream: whether the answer comes in pieces. usage: whether a stream ends with the counts of tokens.
+    """requests: more than one for a completion's list of prompts, that differ in nothing else.
+    stream: whether the answer comes in pieces. usage: whether a stream ends with the counts of tokens.
     encoded: whether vectors come as base64."""
 
     endpoint: Endpoint
-    request: Request
+    requests: tuple[Request, ...]
     stream: bool = False
     usage: bool = False
+
+    @property
+    def request(self) -> Request:
+        return self.requests[0]
 
     @property
     def encoded(self) -> bool:
@@ -43,8 +49,8 @@ def read_asked(endpoint: Endpoint, body: Mapping[str, Any], defaults: Mapping[st
     usage = _include_usage(fields.pop("stream_options", None), stream=stream)
     if stream and endpoint == "/v1/embeddings":
         raise RowError("unsupported_parameter", "stream is not supported for embeddings", "stream")
-    request = parse_request(endpoint, with_defaults(defaults, endpoint, fields))
-    return Asked(endpoint, request, stream, usage)
+    requests = requests_of(endpoint, with_defaults(defaults, endpoint, fields))
+    return Asked(endpoint, requests, stream, usage)
 
 
 def _include_usage(options: Any, *, stream: bool) -> bool:

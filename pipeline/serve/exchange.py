@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 from pipeline.answer.answer import Answer, Generated, Usage
 from pipeline.answer.delta import Delta
+from pipeline.request.schema import CompletionRequest
 from pipeline.respond.handle import Handle
 from pipeline.respond.service import Service
+from pipeline.respond.together import ask_together
 from pipeline.serve.asked import Asked
 from pipeline.serve.errors import ApiError
 from pipeline.serve.mailbox import Mailbox
@@ -58,7 +60,11 @@ class Exchange:
             _PREFIX.get(asked.endpoint, "") + name, int(time.time()), about.model, about.fingerprint
         )
         listen = (lambda deltas: self._mailbox.post(self._told, deltas)) if asked.stream else None
-        self._handle = service.ask(asked.request, name, listen=listen)
+        several = [request for request in asked.requests if isinstance(request, CompletionRequest)]
+        if len(several) > 1:
+            self._handle = ask_together(service, several, name, listen=listen)
+        else:
+            self._handle = service.ask(asked.request, name, listen=listen)
         self._handle.result.add_done_callback(lambda _: self._mailbox.post(self._told, None))
 
     async def answer(self) -> Answer:

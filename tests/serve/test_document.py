@@ -28,6 +28,7 @@ TAKEN: list[tuple[str, dict[str, Any]]] = [
     ("/v1/chat/completions", {"messages": TURNS, "tools": [TOOL], "tool_choice": "required"}),
     ("/v1/completions", {"prompt": "hello", "logprobs": 2, "echo": True, "stop": ["x", "y"]}),
     ("/v1/completions", {"prompt": [104, 105], "logit_bias": {"97": -100}, "max_tokens": -1}),
+    ("/v1/completions", {"prompt": ["hello", "there"], "n": 2}),
     ("/v1/embeddings", {"input": ["a", "b"], "encoding_format": "float"}),
     ("/v1/embeddings", {"input": [[1, 2], [3]], "encoding_format": "base64", "dimensions": None}),
 ]
