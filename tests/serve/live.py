@@ -61,14 +61,14 @@ def live(door: Door | None = None, **options: Any) -> Iterator[Live]:
     model.vocabulary.tool_template = TOOL_TEMPLATE
     engine = Engine(model, slots=4)
     service = generative(model, engine)
-    with _served(door or Door(), service, engine, **options) as made:
+    with served(service, engine, door, **options) as made:
         model.fails = lambda batch: (made.gate.acquire(), made.gate.release())[1]
         yield made
 
 
 @contextmanager
 def live_embeddings() -> Iterator[Live]:
-    with _served(Door(), EmbeddingService(Embedder(FakeEmbeddingModel()), ABOUT, truncate=False)) as made:
+    with served(EmbeddingService(Embedder(FakeEmbeddingModel()), ABOUT, truncate=False)) as made:
         yield made
 
 
@@ -80,7 +80,10 @@ def until(holds: Any, seconds: float = 10.0) -> None:
 
 
 @contextmanager
-def _served(door: Door, service: Service, engine: Engine | None = None, **options: Any) -> Iterator[Live]:
+def served(
+    service: Service, engine: Engine | None = None, door: Door | None = None, **options: Any
+) -> Iterator[Live]:
+    door = door or Door()
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(make_app(door, **options), log_config=None, lifespan="off"))
