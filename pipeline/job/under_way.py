@@ -46,6 +46,7 @@ class UnderWay:
             self._answers |= dict(zip(places, answers, strict=True))
             places = [place for place in places if self._is_open(self._answers[place], attempt)]
             attempt += 1
+        self._asked = (), (), attempt  # Until the commit, a draft has all of them.
         return [self._answers[place] for place in range(len(self._rows))]
 
     def save(self, drafts: Drafts, write: Write) -> None:

@@ -19,6 +19,7 @@ from pipeline.errors import InputError, RowError
 from pipeline.input.repeats import repeats_of
 from pipeline.input.shard_reader import ShardReader, row_reader
 from pipeline.input.shards import Chunk, ShardPlan
+from pipeline.job.open_commits import OpenCommits
 from pipeline.job.under_way import UnderWay, Write
 from pipeline.output.drafts import Drafts
 from pipeline.output.manifest import Manifest
@@ -68,6 +69,7 @@ class Worker:
         self._manifest = manifest
         self._responder = responder
         self._drafts = Drafts(manifest)
+        self._commits = OpenCommits()
         self._under_way: dict[UnderWay, Write] = {}
         self._shards: OrderedDict[str, OpenShard] = OrderedDict()
         self._lock = threading.Lock()
@@ -77,7 +79,7 @@ class Worker:
 
         attempt: how often these rows have been tried, this time included. condemned: the rows have
         killed workers, and are answered `worker_crashed` instead of being tried again.
-        Raises WorkerError, InputError, StorageError.
+        Raises WorkerError (also after `end`), InputError, StorageError.
         """
         began = time.monotonic()
         shard = self._open(plan)
@@ -88,10 +90,11 @@ class Worker:
             answers = self._condemn(rows, attempt) if condemned else under_way.answer(attempt)
             cost = tally(answers, time.monotonic() - began, plan.shard.name)
             output = shard.table(answers, table)
-            if chunk == plan.whole:
-                self._manifest.commit_whole(plan, output, cost)
-            else:
-                self._manifest.commit_chunk(chunk, output, cost, plan.retry)
+            with self._commits.one():
+                if chunk == plan.whole:
+                    self._manifest.commit_whole(plan, output, cost)
+                else:
+                    self._manifest.commit_chunk(chunk, output, cost, plan.retry)
         return cost
 
     def prove(self, plan: ShardPlan, chunk: Chunk) -> Tally:
@@ -106,6 +109,12 @@ class Worker:
         """Keeps drafts of what is answered of the chunks under way. Raises StorageError."""
         for under_way, write in list(self._under_way.items()):
             under_way.save(self._drafts, write)
+
+    def end(self) -> None:
+        """Keeps drafts once more. When it returns nothing is committed any more, so that a run that ends
+        can count what there is. Raises StorageError."""
+        self._commits.close()
+        self.save()
 
     @contextmanager
     def _saved(self, under_way: UnderWay, shard: OpenShard, table: pa.Table) -> Iterator[None]:

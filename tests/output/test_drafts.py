@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from pipeline.answer.answers import Answers
 from pipeline.config import JobConfig
 from pipeline.engine.sequence import Generation
-from pipeline.errors import RowError
+from pipeline.errors import RowError, WorkerError
 from pipeline.files.storage import Storage
 from pipeline.input.shards import Chunk, ShardPlan, list_shards, plan_shard
 from pipeline.job.actors.pool import Done
 from pipeline.job.assignment import Assignment
 from pipeline.job.backlog import left_of
+from pipeline.job.open_commits import OpenCommits
 from pipeline.job.run import Run
 from pipeline.job.worker import Identity, Worker
 from pipeline.output.drafts import Drafts
@@ -198,6 +199,43 @@ def test_a_chunk_that_ends_well_leaves_no_draft(tmp_path: Path) -> None:
     assert [name for name in manifest.output.list() if name.endswith(".draft")] == []
     worker.save()
     assert [name for name in manifest.output.list() if name.endswith(".draft")] == []
+
+
+def test_a_worker_that_has_ended_commits_nothing_and_keeps_what_it_has(tmp_path: Path) -> None:
+    """A run counts its rows when its workers have ended: what came later would be missing in its totals."""
+    stage = Stage(tmp_path, 9)
+    manifest = stage.manifest()
+    manifest.begin()
+    chunk = Chunk("s.parquet", 0, 5)
+    ended: list[int] = []
+
+    class Ending(Mortal):
+        def respond(self, rows: Sequence[Row], attempts: int) -> list[dict[str, Any]]:
+            self.told = {2: self.answer(rows[2])}
+            assert self.worker
+            self.worker.end()
+            ended.append(len(rows))
+            return [self.answer(row) for row in rows]
+
+    with pytest.raises(WorkerError, match="the run has ended"):
+        Farm(stage.job, manifest, Ending()).worker.process(stage.plan, chunk)
+    assert ended == [5]
+    assert manifest.finished_chunks("s.parquet") == {}
+    Drafts(manifest).commit_all("s.parquet")
+    assert list(manifest.finished_chunks("s.parquet")) == [Chunk("s.parquet", 2, 3)]
+
+
+def test_the_end_waits_for_commits_under_way() -> None:
+    commits, order = OpenCommits(), list[str]()
+    with commits.one():
+        ending = threading.Thread(target=lambda: (commits.close(), order.append("closed")))
+        ending.start()
+        ending.join(0.05)
+        order.append("committed")
+    ending.join()
+    assert order == ["committed", "closed"]
+    with pytest.raises(WorkerError, match="the run has ended"), commits.one():
+        pass
 
 
 def test_drafts_of_others_and_broken_ones_hold_nothing() -> None:

@@ -131,17 +131,18 @@ class RayPool:
 
     def close(self) -> None:
         """Ends all actors at once. Of what they had not committed, the answered rows stay as drafts."""
-        self._save()
+        self._end()
         for member in self._members.values():
             member.kill()
         self._members.clear()
 
-    def _save(self) -> None:
+    def _end(self) -> None:
+        # A killed actor lives on for a moment: without `end` it could commit rows that nobody counts.
         # Whatever is wrong with the cluster: what can't be saved is answered again.
         with suppress(Exception):
-            saving = [member.actor.save.remote() for member in self._members.values() if member.work]
-            if saving:
-                ray.wait(saving, num_returns=len(saving), timeout=SAVE)
+            ending = [member.actor.end.remote() for member in self._members.values() if member.work]
+            if ending:
+                ray.wait(ending, num_returns=len(ending), timeout=SAVE)
 
     def _staying(self) -> list[Member]:
         gone = self._lookout.sight.draining | self._avoided

@@ -42,6 +42,7 @@ class RowWorker(Protocol):
     def prove(self, plan: ShardPlan, chunk: Chunk) -> Tally: ...
     def pulse(self) -> Pulse: ...
     def save(self) -> None: ...
+    def end(self) -> None: ...
 
 
 WorkerFactory = Callable[[Slot], RowWorker]
@@ -99,6 +100,12 @@ class RowActor:
             # A draft saves work, and no more: the commit fails loudly where storage is out of order.
             with suppress(StorageError):
                 self._worker.save()
+
+    def end(self) -> None:
+        """Keeps drafts a last time. When it returns nothing is committed any more."""
+        if self._worker:
+            with suppress(StorageError):
+                self._worker.end()
 
     def _keep_saving(self) -> None:
         while True:
