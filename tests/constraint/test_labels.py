@@ -17,7 +17,8 @@ from pipeline.engine.fakes.fake import EOS, IM_END, IM_START
 from pipeline.engine.sampling.labels import Labels
 from tests.constraint.test_guides import GUIDES, LETTERS, WORDS, allowed, constraint, of_schema, schemas
 
-SPELLER = Speller(WORDS, {"<|im_start|>": 1, "<|im_end|>": 2})
+CONTROLS = {"<|im_start|>": 1, "<|im_end|>": 2}
+SPELLER = Speller(WORDS, CONTROLS)
 texts = st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S", "Zs"]), min_size=1, max_size=12)
 words = st.sampled_from(
     "art article artificial sport Sport SPORT 7 70 707 no not é 狗 狗狗 C++ a-b f(x) ok?".split()
@@ -46,6 +47,7 @@ def spelled(found: Labels, due: list[int]) -> list[bytes]:
 
 @settings(deadline=None, max_examples=60)
 @given(choices=labels, prompt=st.sampled_from(PROMPTS))
+@example(choices=["art", "<|im_end|>"], prompt=PROMPTS[0])
 def test_a_label_is_spelled_as_the_tokenizer_spells_it_behind_the_prompt(choices, prompt):
     before = tokens_of(prompt)
     guide = GUIDES["words"][1].guide(constraint(guided_choice=choices), before)
@@ -59,7 +61,9 @@ def test_a_label_is_spelled_as_the_tokenizer_spells_it_behind_the_prompt(choices
     for choice, tokens, ends in zip(choices, found.tokens, found.ends, strict=True):
         whole = [*kept, *due, *tokens]
         assert b"".join(map(WORDS.piece, whole[len(kept) :]))[guide.skipped :] == choice.encode()
-        if len(before) > 1:
+        # A control token's text in a label is text: it must never end the answer.
+        assert not any(map(WORDS.is_control, tokens))
+        if len(before) > 1 and not any(control in choice for control in CONTROLS):
             assert whole == tokens_of(prompt + choice)
         begins = any(other != choice and other.startswith(choice) for other in choices)
         assert ends == (WORDS.end_tokens if begins else ())
