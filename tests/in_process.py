@@ -26,6 +26,8 @@ class InProcess:
 
     def avoid(self, machine: str) -> None: ...
 
+    def end(self) -> None: ...
+
     def pulse(self) -> Pulse:
         return Pulse()
 

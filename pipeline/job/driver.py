@@ -177,8 +177,6 @@ def _see_through(
             tell(f"{job.name}: {loss}. Ray is started again.")
             begin = begin_whole if begin is reopen else begin
         else:
-            if run.ended:
-                run.gather()
             return done + run.tally, run if run.ended else None
     return done, None
 

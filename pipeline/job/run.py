@@ -144,6 +144,8 @@ class Run:
             self.ended = self._reached(self.tally, pulse)
             if self.ended:
                 screen.say(self.ended)
+                pool.end()
+                self._gather()
                 return
             for event in pool.events(timeout=0.2):
                 self._to_assemble += self._whole(self._take(event))
@@ -152,8 +154,8 @@ class Run:
             self._assemble()
             screen.show(self, pulse, len(pool.ready))
 
-    def gather(self) -> None:
-        """Counts in the answers to chunks that their workers had to leave when the run ended."""
+    def _gather(self) -> None:
+        """Counts in the answers to chunks that their workers had to leave."""
         held = [assignment for assignment in self._coordinator.under_way if not assignment.control]
         self.tally += sum(self._committed(chunk for a in held for chunk in a.chunks).values(), Tally())
 

@@ -77,6 +77,8 @@ class Ward(InProcess):
     def kernels(self) -> dict[str, str]:
         return {machine: machine for machine in self.slots}
 
+    def end(self) -> None: ...
+
     def avoid(self, machine: str) -> None:
         self.avoided.add(machine)
 

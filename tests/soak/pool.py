@@ -74,6 +74,8 @@ class SimulatedPool:
     def kernels(self) -> dict[str, str]:
         return {}
 
+    def end(self) -> None: ...
+
     def avoid(self, machine: str) -> None:
         self._world.count("avoided", machine)
         self._avoided.add(machine)

@@ -76,6 +76,9 @@ class Pool(Protocol):
     def events(self, timeout: float) -> Iterator[Event]:
         """Waits up to `timeout` seconds, and tells what has happened. Raises JobError."""
 
+    def end(self) -> None:
+        """Lets the workers keep what they have. When it returns they commit nothing more: it can be counted."""
+
     def pulse(self) -> Pulse:
         """The counters of all workers together, those of dead ones included."""
 

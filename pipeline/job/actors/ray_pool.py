@@ -36,7 +36,9 @@ BARREN_DEATHS = 50
 """Deaths in a row without any assignment finished in between that the pool puts up with. The verdict on a
 row that kills counts as finished only where other rows have been answered."""
 SAVE = 2.0
-"""Seconds that actors have for their drafts at the end. `ray job stop` kills a driver after three."""
+"""Seconds that actors have for their drafts when a job is stopped. `ray job stop` kills it after three."""
+LAST_COMMITS = 60.0
+"""Seconds that they have for drafts and the commits under way when a job ends by itself."""
 LACK_SAID_AFTER = 15.0
 """Seconds without a worker that has its place, after which it is said."""
 GROW_EVERY = 15.0
@@ -131,18 +133,21 @@ class RayPool:
 
     def close(self) -> None:
         """Ends all actors at once. Of what they had not committed, the answered rows stay as drafts."""
-        self._end()
+        self._end(SAVE)
         for member in self._members.values():
             member.kill()
         self._members.clear()
 
-    def _end(self) -> None:
-        # A killed actor lives on for a moment: without `end` it could commit rows that nobody counts.
+    def end(self) -> None:
+        # A killed actor lives on for a moment: it could commit rows that nobody has counted.
+        self._end(LAST_COMMITS)
+
+    def _end(self, seconds: float) -> None:
         # Whatever is wrong with the cluster: what can't be saved is answered again.
         with suppress(Exception):
             ending = [member.actor.end.remote() for member in self._members.values() if member.work]
             if ending:
-                ray.wait(ending, num_returns=len(ending), timeout=SAVE)
+                ray.wait(ending, num_returns=len(ending), timeout=seconds)
 
     def _staying(self) -> list[Member]:
         gone = self._lookout.sight.draining | self._avoided
