@@ -10,18 +10,18 @@ from pipeline.errors import WorkerError
 
 
 class OpenCommits:
-    """Safe for several threads."""
+    """Safe for several threads. closed: no other begins."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._under_way = 0
-        self._closed = False
+        self.closed = False
 
     @contextmanager
     def one(self) -> Iterator[None]:
         """A commit is made inside. Raises WorkerError after `close`."""
         with self._changed:
-            if self._closed:
+            if self.closed:
                 raise WorkerError("the run has ended: what isn't committed yet stays as a draft")
             self._under_way += 1
         try:
@@ -34,5 +34,5 @@ class OpenCommits:
     def close(self) -> None:
         """Lets no other commit begin, and waits for those under way."""
         with self._changed:
-            self._closed = True
+            self.closed = True
             self._changed.wait_for(lambda: not self._under_way)

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -15,7 +15,7 @@ from pipeline.answer.answer_columns import Kind
 from pipeline.answer.answers import Answers, tally
 from pipeline.answer.parsed import Expected
 from pipeline.config import JobConfig
-from pipeline.errors import InputError, RowError
+from pipeline.errors import InputError, RowError, WorkerError
 from pipeline.input.repeats import repeats_of
 from pipeline.input.shard_reader import ShardReader, row_reader
 from pipeline.input.shards import Chunk, ShardPlan
@@ -106,15 +106,20 @@ class Worker:
         return tally(self._responder.respond(rows, 0), 0.0)
 
     def save(self) -> None:
-        """Keeps drafts of what is answered of the chunks under way. Raises StorageError."""
+        """Keeps drafts of what is answered of the chunks under way, until `end`. Raises StorageError."""
+        with suppress(WorkerError), self._commits.one():
+            self._save()
+
+    def _save(self) -> None:
         for under_way, write in list(self._under_way.items()):
             under_way.save(self._drafts, write)
 
     def end(self) -> None:
-        """Keeps drafts once more. When it returns nothing is committed any more, so that a run that ends
-        can count what there is. Raises StorageError."""
-        self._commits.close()
-        self.save()
+        """Keeps drafts a last time. When it returns nothing is kept or committed any more, so that a run that
+        ends can count what there is. Raises StorageError."""
+        if not self._commits.closed:
+            self._commits.close()
+            self._save()
 
     @contextmanager
     def _saved(self, under_way: UnderWay, shard: OpenShard, table: pa.Table) -> Iterator[None]:

@@ -77,7 +77,7 @@ class Pool(Protocol):
         """Waits up to `timeout` seconds, and tells what has happened. Raises JobError."""
 
     def end(self) -> None:
-        """Lets the workers keep what they have. When it returns they commit nothing more: it can be counted."""
+        """Lets the workers keep what they have. Afterwards they commit nothing, so that it can be counted."""
 
     def pulse(self) -> Pulse:
         """The counters of all workers together, those of dead ones included."""
