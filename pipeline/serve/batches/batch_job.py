@@ -62,7 +62,6 @@ def run_batch(data: Storage, place: Place, engine: Engine, stopped: Callable[[],
     if commit:
         _work(job, run, manifest, commit, engine.service)
     if run.ended:
-        run.gather()
         return Ran(False, run.tally, run.done)
     return Ran(True, run.tally, manifest.finish(plans))
 

@@ -70,6 +70,10 @@ class LocalPool:
                 raise event
             yield event
 
+    def end(self) -> None:
+        with suppress(StorageError):
+            self._worker.end()
+
     def pulse(self) -> Pulse:
         return self._worker.pulse()
 
@@ -86,7 +90,7 @@ class LocalPool:
 
     def close(self) -> None:
         """Keeps drafts of what is answered, and ends the rest."""
-        self._save()
+        self.end()
         self._stop()
         self._chunks.shutdown(wait=True, cancel_futures=True)
         self._assignments.shutdown(wait=True)
