@@ -11,7 +11,7 @@ Examples:
   nightherd run --model hf://org/repo/model.gguf --input data/ --output out/
   nightherd run job.yaml --sample 50          # try 50 rows out first: OUT/tryout.parquet
 
-IN is a Parquet file, a folder or a glob of them, or a .jsonl file in OpenAI's batch format, on any
+IN is a Parquet, CSV or .jsonl file (as OpenAI's batch format), a folder or a glob of them, on any
 fsspec URL (s3://, gs://, https:// ...). A row is a request by its columns: `messages` (a chat),
 `prompt` (a completion), `input` (an embedding), or `custom_id`, `method`, `url`, `body` (a batch
 line). OUT/responses/ gets the answers: the same rows, in the same order, in OpenAI's shape. A bad

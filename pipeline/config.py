@@ -53,7 +53,7 @@ class ModelConfig(_Section):
 
 
 class InputConfig(_Section):
-    """A Parquet or .jsonl file, a folder or a glob of them, on any fsspec URL."""
+    """A Parquet, .jsonl or .csv file, a folder or a glob of them, on any fsspec URL."""
 
     path: str = Field(min_length=1)
 

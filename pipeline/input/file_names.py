@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 from urllib.parse import unquote
 
-SUFFIXES = (".parquet", ".pq", ".jsonl", ".ndjson")
+SUFFIXES = (".parquet", ".pq", ".jsonl", ".ndjson", ".csv", ".tsv")
 """The common ones, for messages."""
 
-# Writers of Parquet name the compression inside; around JSON lines it is around the file.
+Kind = Literal["parquet", "lines", "csv"]
+
+# Writers of Parquet name the compression inside; elsewhere it is around the file.
 _PARQUET = re.compile(r"\.(parquet|parq|pq)(\.(gzip|gz|snappy|zstd|zst|brotli|br|lz4|lzo))?$", re.IGNORECASE)
-_LINES = re.compile(r"\.(jsonl|jsonlines|ndjson)(\.(gzip|gz|bz2|zstd|zst|lz4))?$", re.IGNORECASE)
+_PACKING = r"(\.(gzip|gz|bz2|zstd|zst|lz4))?$"
+_LINES = re.compile(rf"\.(jsonl|jsonlines|ndjson){_PACKING}", re.IGNORECASE)
+_COMMAS = re.compile(rf"\.(csv|tsv){_PACKING}", re.IGNORECASE)
 _HIVE = re.compile(r"([^=]+)=(.*)")
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
 def is_data(name: str) -> bool:
-    """Whether the file is read: it has a suffix of Parquet or JSON lines, and isn't hidden."""
+    """Whether the file is read: it has a suffix of Parquet, JSON lines or CSV, and isn't hidden."""
     return has_suffix(name) and not is_hidden(name)
 
 
 def has_suffix(name: str) -> bool:
-    return bool(_PARQUET.search(name) or _LINES.search(name))
+    return kind_of(name) is not None
 
 
 def is_hidden(name: str) -> bool:
@@ -29,14 +34,21 @@ def is_hidden(name: str) -> bool:
     return any(part.startswith((".", "_")) for part in name.split("/"))
 
 
-def is_lines(name: str) -> bool:
-    """Whether it is JSON lines rather than Parquet."""
-    return bool(_LINES.search(name))
+def kind_of(name: str) -> Kind | None:
+    """What the file is read as; TSV is CSV with tabs. None for another file."""
+    kinds: dict[Kind, re.Pattern[str]] = {"parquet": _PARQUET, "lines": _LINES, "csv": _COMMAS}
+    return next((kind for kind, suffix in kinds.items() if suffix.search(name)), None)
+
+
+def delimiter_of(name: str) -> str:
+    """What stands between the fields of a CSV or TSV file of this name."""
+    found = _COMMAS.search(name)
+    return "\t" if found and found[1].lower() == "tsv" else ","
 
 
 def output_of(shard: str) -> str:
     """The path below `responses/` of the answers to the shard of this name."""
-    return f"{_PARQUET.sub('', _LINES.sub('', shard))}.parquet"
+    return f"{_PARQUET.sub('', _LINES.sub('', _COMMAS.sub('', shard)))}.parquet"
 
 
 def partition_of(shard: str) -> dict[str, str | None]:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline.errors import RowError
+from pipeline.input.marked_rows import MarkedRows, raw_lines
 from pipeline.input.pieces import MARK_EVERY, Mark, Piece, piece_end
 from pipeline.request.json_values import read_json
 
 LINE = "line"
 _BLOCK = 1 << 20
 _BOM = b"\xef\xbb\xbf"
-_FAR = 4 * _BLOCK
 
 
 def scan_lines(file: pa.NativeFile, start: int, stop: int | None) -> list[Piece]:
@@ -62,57 +61,25 @@ class LineRows:
     """Reads rows of a file in any order; in order it reads each line once."""
 
     def __init__(self, file: pa.NativeFile, marks: tuple[Mark, ...]) -> None:
-        self._file, self._marks = file, marks
-        self._lines: Iterator[tuple[int, bytes]] | None = None
-        self._row = self._byte = 0
+        self._rows = MarkedRows(lambda byte: lines(file, byte), marks)
 
     def take(self, start: int, stop: int) -> pa.Table:
         """Rows [start, stop): one column, of text, or of bytes where one isn't UTF-8."""
-        try:
-            table = pa.table({LINE: pa.array(self._read(start, stop), pa.large_binary())})
-        except BaseException:
-            self._lines = None
-            raise
+        table = pa.table({LINE: pa.array(self._rows.take(start, stop), pa.large_binary())})
         try:
             return table.cast(pa.schema([(LINE, pa.large_string())]))
         except pa.ArrowInvalid:
             return table
 
-    def _read(self, start: int, stop: int) -> list[bytes]:
-        if start >= stop:
-            return []
-        found: list[bytes] = []
-        for line in self._from(start):
-            if self._row > start:
-                found.append(line)
-            if self._row == stop:
-                break
-        return found
-
-    def _from(self, start: int) -> Iterator[bytes]:
-        """The lines from the row `start` on, or from one before it. `_row` is the number of the next one."""
-        row, byte = self._marks[bisect_right(self._marks, start, key=lambda mark: mark[0]) - 1]
-        # What has been read ahead is not read twice: a packed file would have to begin anew.
-        if self._lines is None or self._row > start or byte > self._byte + _FAR:
-            self._lines, self._row = lines(self._file, byte), row
-        for offset, line in self._lines:
-            self._row, self._byte = self._row + 1, offset + len(line)
-            yield line
-
 
 def lines(file: pa.NativeFile, start: int) -> Iterator[tuple[int, bytes]]:
     """The offset and the bytes of each line from `start` on, without its end; blank lines are left out."""
-    file.seek(start)
-    offset, parts = start, [b""]
-    while block := file.read(_BLOCK):
-        *ended, rest = block.split(b"\n")
-        for end in ended:
-            parts.append(end)
-            line = b"".join(parts)
-            yield from _row(offset, line)
-            offset, parts = offset + len(line) + 1, []
-        parts.append(rest)
-    yield from _row(offset, b"".join(parts))
+    offset = start
+    for line in raw_lines(file, start):
+        text = line if offset else line.removeprefix(_BOM)
+        if text.strip():
+            yield offset, text.removesuffix(b"\n").rstrip(b"\r")
+        offset += len(line)
 
 
 def custom_ids(file: pa.NativeFile) -> Iterator[Any]:
@@ -133,12 +100,6 @@ def _line_start(file: pa.NativeFile, start: int) -> int:
             return at + found + 1
         at += len(block)
     return at
-
-
-def _row(offset: int, line: bytes) -> Iterator[tuple[int, bytes]]:
-    text = line.removeprefix(_BOM) if offset == 0 else line
-    if text.strip():
-        yield offset, text.rstrip(b"\r")
 
 
 def _custom_id(line: bytes) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 PIECE = 64 << 20
@@ -23,12 +23,13 @@ class Piece:
     """What is known of a part of a file.
 
     rows: that begin in it. marks: where some of them begin, the first one among them, rows counted from
-    the piece's own first. digest: a hash of them, hex.
+    the piece's own first. digest: a hash of them, hex. columns: that a header names.
     """
 
     rows: int
     marks: tuple[Mark, ...]
     digest: str
+    columns: tuple[str, ...] = ()
 
 
 def cuts(size: int) -> Iterator[tuple[int, int]]:
@@ -58,4 +59,4 @@ def joined(pieces: Sequence[Piece]) -> Piece:
 
 def _thinned(piece: Piece) -> Piece:
     step = -(-len(piece.marks) // MOST_MARKS) or 1
-    return Piece(piece.rows, piece.marks[::step], piece.digest)
+    return replace(piece, marks=piece.marks[::step])

@@ -14,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError, RowError
+from pipeline.input.csv_file import csv_column
 from pipeline.input.jsonl import custom_ids
 from pipeline.input.parquet import parquet_file, row_batches
 from pipeline.input.shard import Chunk, ShardPlan
@@ -112,12 +113,20 @@ def name_hash(value: Any) -> int:
 
 def _hashes(plan: ShardPlan) -> Iterator[Hashes]:
     """A hash of each row's custom_id, in order, many at a time; nothing where there is no such column."""
-    if not plan.shard.lines and COLUMN not in plan.columns:
+    if plan.shard.kind != "lines" and COLUMN not in plan.columns:
         return
     with plan.shard.open() as file:
-        values = custom_ids(file) if plan.shard.lines else _column(file)
+        values = _values(plan, file)
         while names := list(islice(values, _READ_ROWS)):
             yield np.fromiter(map(name_hash, names), np.uint64, len(names))
+
+
+def _values(plan: ShardPlan, file: pa.NativeFile) -> Iterator[Any]:
+    if plan.shard.kind == "lines":
+        return custom_ids(file)
+    if plan.shard.kind == "csv":
+        return csv_column(file, plan.shard.delimiter, plan.columns, COLUMN)
+    return _column(file)
 
 
 def _column(file: pa.NativeFile) -> Iterator[Any]:

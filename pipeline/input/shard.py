@@ -10,7 +10,7 @@ import pyarrow as pa
 from pipeline.errors import InputError, StorageError
 from pipeline.files.storage import Storage
 from pipeline.input.compressed import unpacked
-from pipeline.input.file_names import is_lines, output_of, partition_of
+from pipeline.input.file_names import Kind, delimiter_of, kind_of, output_of, partition_of
 from pipeline.input.pieces import Mark
 
 CHUNK_ROWS = 256
@@ -35,19 +35,29 @@ class Shard:
         return output_of(self.name)
 
     @property
-    def lines(self) -> bool:
-        """Whether it is JSON lines rather than Parquet."""
-        return is_lines(self.name)
+    def kind(self) -> Kind:
+        """What it is read as."""
+        return kind_of(self.name) or "parquet"
+
+    @property
+    def is_text(self) -> bool:
+        """Whether its rows are found by reading it: it is JSON lines or CSV."""
+        return self.kind != "parquet"
+
+    @property
+    def delimiter(self) -> str:
+        """What stands between its fields, where it is CSV."""
+        return delimiter_of(self.name)
 
     def open(self) -> pa.NativeFile:
-        """Open for random access, JSON lines without the compression around them.
+        """Open for random access, a text without the compression around it.
 
         Raises InputError naming the shard.
         """
         try:
             folder, name = Storage.around(self.path)
             file = folder.open_input(name)
-            return unpacked(file) if self.lines else file
+            return unpacked(file) if self.is_text else file
         except (FileNotFoundError, StorageError) as error:
             raise InputError(f"{self.name}: can't be opened: {error}") from error
 
@@ -89,8 +99,8 @@ class ShardPlan:
     """What is known of a shard before any of its rows is answered.
 
     digest: a hash, hex, of a Parquet file's footer (sizes, places and ranges of all its pieces), or of all
-        of a file of JSON lines.
-    marks: for JSON lines, where some rows begin: (row, byte), in order, the first row's first; else ().
+        of a text.
+    marks: for a text, where some rows begin: (row, byte), in order, the first row's first; else ().
     retry: the number of the retry that the shard is part of; 0 while it has no response file.
     """
 

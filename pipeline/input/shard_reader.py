@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from pipeline.config import RequestConfig
 from pipeline.errors import InputError
+from pipeline.input.csv_file import CsvRows
 from pipeline.input.jsonl import LineRows
 from pipeline.input.parquet import parquet_file, row_batches
 from pipeline.input.shard import CHUNK_ROWS, Chunk, ShardPlan
@@ -19,7 +20,8 @@ from pipeline.request.rows import RowReader
 
 def row_reader(config: RequestConfig, plan: ShardPlan) -> RowReader:
     """How the shard's rows become requests; raises as RowReader does."""
-    return RowReader(config, plan.columns, plan.shard.name, plan.partition)
+    texts = plan.shard.kind == "csv"
+    return RowReader(config, plan.columns, plan.shard.name, plan.partition, texts=texts)
 
 
 class ShardReader:
@@ -37,7 +39,9 @@ class ShardReader:
         self._file = plan.shard.open()
         self._lock = threading.Lock()
         self._rows: ParquetRows | None = None
-        self._lines = LineRows(self._file, plan.marks)
+        kind, delimiter = plan.shard.kind, plan.shard.delimiter
+        self._lines = LineRows(self._file, plan.marks) if kind == "lines" else None
+        self._csv = CsvRows(self._file, delimiter, plan.columns, plan.marks) if kind == "csv" else None
 
     def __enter__(self) -> ShardReader:
         return self
@@ -63,8 +67,10 @@ class ShardReader:
         return table
 
     def _read(self, chunk: Chunk) -> pa.Table:
-        if self.plan.shard.lines:
+        if self._lines:
             return self._lines.take(chunk.start, chunk.stop)
+        if self._csv:
+            return self._csv.take(chunk.start, chunk.stop, self._columns)
         if self._rows is None or not self._rows.near(chunk.start):
             self._rows = ParquetRows(self._file, chunk.start, self._columns)
         return self._rows.take(chunk.start, chunk.stop)

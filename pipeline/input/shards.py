@@ -11,10 +11,11 @@ import pyarrow as pa
 from pipeline.errors import InputError
 from pipeline.files.storage import Entry, Storage
 from pipeline.input.compressed import Unpacked
+from pipeline.input.csv_file import scan_csv
 from pipeline.input.file_names import SUFFIXES, has_suffix, is_data, is_hidden, output_of
 from pipeline.input.jsonl import LINE, scan_lines
 from pipeline.input.parquet import outline
-from pipeline.input.pieces import Piece, joined
+from pipeline.input.pieces import Piece, cuts, joined
 from pipeline.input.shard import CHUNK_ROWS, Chunk, Shard, ShardPlan, chunks
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Shard",
     "ShardPlan",
     "chunks",
+    "cuts_of",
     "list_input",
     "list_shards",
     "output_of",
@@ -50,7 +52,7 @@ class Listing:
             return ""
         named = ", ".join(self.unread[:_NAMED]) + (" ..." if len(self.unread) > _NAMED else "")
         files = "1 file is" if len(self.unread) == 1 else f"{len(self.unread):,} files are"
-        return f"{files} not read (neither Parquet nor JSON lines, or hidden): {named}"
+        return f"{files} not read (not Parquet, JSON lines or CSV, or hidden): {named}"
 
 
 def list_shards(input_url: str, output_url: str | None = None) -> list[Shard]:
@@ -102,31 +104,41 @@ def _check_names(input_url: str, shards: list[Shard]) -> None:
 
 
 def plan_shard(shard: Shard) -> ShardPlan:
-    """What is known of a shard: from a Parquet file's footer, or from all of a file of JSON lines.
+    """What is known of a shard: from a Parquet file's footer, or from all of a text.
 
     Raises InputError naming a shard that can't be read.
     """
-    if shard.lines:
+    if shard.is_text:
         return plan_of(shard, scan(shard, 0, None))
     with _named_in_errors(shard):
         return _outline(shard)
 
 
+def cuts_of(shard: Shard) -> list[tuple[int, int]]:
+    """The parts of a text that can be scanned by themselves: first byte, and the byte after the last one."""
+    return list(cuts(shard.size)) if shard.kind == "lines" else [(0, shard.size)]
+
+
 def scan(shard: Shard, start: int, stop: int | None) -> list[Piece]:
-    """Finds the rows of a part of a file of JSON lines; None: to its end. Raises InputError naming the shard.
+    """Finds the rows of a part of a text; None: to its end. Raises InputError naming the shard.
 
     start: where a piece begins. A packed file has no parts: the first one stands for all of it.
     """
     with _named_in_errors(shard), shard.open() as file:
+        if shard.kind == "csv":
+            return scan_csv(file, shard.delimiter)
         if isinstance(file, Unpacked):
             return scan_lines(file, 0, None) if not start else []
         return scan_lines(file, start, stop)
 
 
 def plan_of(shard: Shard, scanned: Sequence[Piece]) -> ShardPlan:
-    """The plan of a file of JSON lines from all of its pieces, in order."""
+    """The plan of a text from all of its pieces, in order. Raises InputError naming it."""
     whole = joined(scanned)
-    return ShardPlan(shard, whole.rows, whole.digest, (LINE,), whole.marks)
+    columns = (LINE,) if shard.kind == "lines" else whole.columns
+    with _named_in_errors(shard):
+        _check_columns(columns)
+    return ShardPlan(shard, whole.rows, whole.digest, columns, whole.marks)
 
 
 def _file(url: str) -> Shard | None:
@@ -135,7 +147,7 @@ def _file(url: str) -> Shard | None:
     if base and parent.exists(base):
         if not has_suffix(base):
             raise InputError(
-                f"input {url}: expected a {', '.join(SUFFIXES)} file, a folder or a glob; JSON lines "
+                f"input {url}: expected a {', '.join(SUFFIXES)} file, a folder or a glob; a file "
                 "of another name may be renamed"
             )
         return _shard(parent, base, parent.entry(base))
@@ -182,9 +194,13 @@ def _outline(shard: Shard) -> ShardPlan:
     if shard.size == 0:
         raise pa.ArrowInvalid("empty file, not Parquet")
     found = outline(shard.read, shard.size)
-    if len(set(found.columns)) < len(found.columns):
-        raise pa.ArrowInvalid("two columns have the same name")
+    _check_columns(found.columns)
     return ShardPlan(shard, found.rows, found.digest, found.columns)
+
+
+def _check_columns(columns: Sequence[str]) -> None:
+    if len(set(columns)) < len(columns):
+        raise pa.ArrowInvalid("two columns have the same name")
 
 
 @contextmanager
@@ -196,5 +212,5 @@ def _named_in_errors(shard: Shard) -> Iterator[None]:
 
 
 def _complaint(shard: Shard, error: Exception) -> str:
-    kind = "not a readable file of JSON lines" if shard.lines else "not a readable Parquet file"
-    return f"{kind} ({error})"
+    kinds = {"parquet": "Parquet file", "lines": "file of JSON lines", "csv": "CSV file"}
+    return f"not a readable {kinds[shard.kind]} ({error})"

@@ -28,7 +28,7 @@ _SCHEMA = pa.schema(
 
 def keep_plans(output: Storage, plans: Iterable[ShardPlan]) -> None:
     """Keeps those that took a pass. A file without a stamp may change unseen: its plan isn't kept."""
-    rows = [_row(plan) for plan in plans if plan.shard.lines and plan.shard.stamp]
+    rows = [_row(plan) for plan in plans if plan.shard.is_text and plan.shard.stamp]
     if not rows:
         return
     table = pa.Table.from_pylist(rows, _SCHEMA)
@@ -42,7 +42,7 @@ def keep_plans(output: Storage, plans: Iterable[ShardPlan]) -> None:
 
 def kept_plans(output: Storage, shards: Iterable[Shard]) -> dict[Shard, ShardPlan]:
     """What was kept of these shards, as far as they haven't changed; nothing where that can't be read."""
-    wanted = {shard for shard in shards if shard.lines and shard.stamp}
+    wanted = {shard for shard in shards if shard.is_text and shard.stamp}
     if not wanted:
         return {}
     try:

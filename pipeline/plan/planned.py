@@ -1,4 +1,4 @@
-"""The plans of all shards: from footers by many threads, from passes over JSON lines by many processes."""
+"""The plans of all shards: from footers by many threads, from passes over texts by many processes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 
-from pipeline.input.pieces import PIECE, Piece, cuts
-from pipeline.input.shards import Shard, ShardPlan, plan_of, plan_shard, scan
+from pipeline.input.pieces import PIECE, Piece
+from pipeline.input.shards import Shard, ShardPlan, cuts_of, plan_of, plan_shard, scan
 from pipeline.job.actors.ray_cluster import RayCluster
 from pipeline.job.actors.ray_tasks import Chores
 
@@ -19,7 +19,7 @@ Tell = Callable[[str], None]
 FOOTERS_AT_ONCE = 32
 """Requests for footers that are under way at a time: they wait for storage rather than compute."""
 SCANNED_HERE = PIECE
-"""The most bytes of JSON lines that the driver scans by itself, before Ray is started."""
+"""The most bytes of texts that the driver scans by itself, before Ray is started."""
 TOLD_AFTER = 1.0
 TOLD_EVERY = 5.0
 _TASK_CUTS = 256
@@ -39,14 +39,14 @@ def plan_all(
     """
     new = [shard for shard in shards if shard not in known]
     plans = {shard: known[shard] for shard in shards if shard in known}
-    for plan in (*_read(new, tell), *_scanned([shard for shard in new if shard.lines], cluster, tell)):
+    for plan in (*_read(new, tell), *_scanned([shard for shard in new if shard.is_text], cluster, tell)):
         plans[plan.shard] = plan
     return _alike([plans[shard] for shard in sorted(shards, key=lambda shard: shard.name)])
 
 
 def _read(shards: Iterable[Shard], tell: Tell) -> Iterator[ShardPlan]:
     """The plans of those that have a footer."""
-    shards = [shard for shard in shards if not shard.lines]
+    shards = [shard for shard in shards if not shard.is_text]
     said = _Said(tell, lambda done: f"planning: {done:,} of {len(shards):,} shards")
     with ThreadPoolExecutor(FOOTERS_AT_ONCE) as threads:
         for done, plan in enumerate(threads.map(plan_shard, shards), 1):
@@ -57,7 +57,7 @@ def _read(shards: Iterable[Shard], tell: Tell) -> Iterator[ShardPlan]:
 def _scanned(shards: Sequence[Shard], cluster: RayCluster, tell: Tell) -> Iterator[ShardPlan]:
     """The plans of those whose rows are found by reading them."""
     size = sum(shard.size for shard in shards)
-    said = _Said(tell, lambda done: f"planning: {done / _GB:,.1f} of {size / _GB:,.1f} GB of JSON lines read")
+    said = _Said(tell, lambda done: f"planning: {done / _GB:,.1f} of {size / _GB:,.1f} GB read")
     found: defaultdict[Shard, dict[int, list[Piece]]] = defaultdict(dict)
     done = 0
     for (shard, start, stop), pieces in (
@@ -109,7 +109,7 @@ def _tasks(shards: Iterable[Shard]) -> Iterator[list[Cut]]:
 
 
 def _cuts(shard: Shard) -> Iterator[Cut]:
-    return ((shard, *cut) for cut in cuts(shard.size))
+    return ((shard, *cut) for cut in cuts_of(shard))
 
 
 def _alike(plans: Sequence[ShardPlan]) -> list[ShardPlan]:

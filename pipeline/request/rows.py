@@ -23,6 +23,7 @@ from pipeline.request.schema import (
     parse_request,
 )
 from pipeline.request.template import RowTemplate
+from pipeline.request.texts import said_by
 from pipeline.request.unserved import WITHOUT_MEANING
 
 LINES = ("line",)
@@ -64,14 +65,22 @@ class RowReader:
     """Turns the records of one shard into requests; its columns decide how."""
 
     def __init__(
-        self, config: RequestConfig, columns: Sequence[str], shard: str, partition: Collection[str] = ()
+        self,
+        config: RequestConfig,
+        columns: Sequence[str],
+        shard: str,
+        partition: Collection[str] = (),
+        *,
+        texts: bool = False,
     ) -> None:
         """partition: columns that the names of the shard's folders give, for templates alone.
+        texts: whether all that the shard has are texts, as in CSV.
 
         Raises InputError where no column makes a request, ConfigError where config.defaults or
         config.template can't make one."""
         self._config = config
         self._shard = shard
+        self._texts = texts
         self._template = RowTemplate(config.template) if config.template is not None else None
         self._endpoint = _template_endpoint(config) if self._template else config.endpoint
         self._check_config()
@@ -118,6 +127,8 @@ class RowReader:
     def _request(self, record: Record) -> Request:
         if self._template and self._endpoint:
             return self._parse(self._endpoint, _structured(self._template.render(record)))
+        if self._texts:
+            record = said_by(record)
         if self._is_batch or (self._is_lines and self._looks_like_batch(record)):
             return self._batch(record)
         return self._bare(record)

@@ -113,17 +113,17 @@ def test_parquet_that_is_packed_as_a_whole_says_so(tmp_path: Path) -> None:
 def test_what_is_not_read_is_named_and_counted(tmp_path: Path) -> None:
     for name in ("a.parquet", "b.PARQUET", "_temporary/0/c.parquet", ".d.parquet"):
         parquet(tmp_path / name)
-    for name in ("e.csv", "f/g.json", "README.md", "_SUCCESS", ".a.parquet.crc", "_delta_log/0.json"):
+    for name in ("e.txt", "f/g.json", "README.md", "_SUCCESS", ".a.parquet.crc", "_delta_log/0.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
     listing = list_input(str(tmp_path))
     assert [shard.name for shard in listing.shards] == ["a.parquet", "b.PARQUET"]
-    assert listing.unread == [".d.parquet", "README.md", "_temporary/0/c.parquet", "e.csv", "f/g.json"]
-    assert listing.note.startswith("5 files are not read") and "e.csv" in listing.note
+    assert listing.unread == [".d.parquet", "README.md", "_temporary/0/c.parquet", "e.txt", "f/g.json"]
+    assert listing.note.startswith("5 files are not read") and "e.txt" in listing.note
     assert listing.note in str(Summary("job", "out", shards=2, totals=Tally(), unread=listing.note))
-    with pytest.raises(InputError, match=r"no \.parquet.* file there; 1 file is not read .*e\.csv"):
-        list_input(f"{tmp_path}/*.csv")
-    (tmp_path / "e.csv").unlink()
+    with pytest.raises(InputError, match=r"no \.parquet.* file there; 1 file is not read .*e\.txt"):
+        list_input(f"{tmp_path}/*.txt")
+    (tmp_path / "e.txt").unlink()
     assert list_input(str(tmp_path / "a.parquet")).note == ""
 
 

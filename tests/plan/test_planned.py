@@ -55,7 +55,7 @@ def test_it_is_told_how_far_planning_is_where_it_takes_long(
     assert not told
     plans_of(shards, tmp_path / "out", told)
     assert told[0] == "planning: 1 of 40 shards" and told[39] == "planning: 40 of 40 shards"
-    assert told[-1] == "planning: 0.0 of 0.0 GB of JSON lines read"
+    assert told[-1] == "planning: 0.0 of 0.0 GB read"
 
 
 @pytest.mark.parametrize("name", ["07.parquet", "lines-3.jsonl.gz"])
@@ -104,7 +104,7 @@ def test_kept_plans_that_can_not_be_read_are_made_anew(tmp_path: Path, left: byt
 
 
 def test_a_file_without_a_stamp_may_change_unseen_and_is_planned_anew(tmp_path: Path) -> None:
-    (shard, *_) = [shard for shard in shards_in(tmp_path / "in") if shard.lines]
+    (shard, *_) = [shard for shard in shards_in(tmp_path / "in") if shard.is_text]
     bare = Shard(shard.name, shard.path, shard.size, "")
     output = Storage.at(str(tmp_path / "out"))
     keep_plans(output, [plan_shard(bare)])

@@ -76,7 +76,7 @@ class RayCluster:
         os.environ.setdefault(_RECONNECT, str(int(self._patience) + 120))
         try:
             ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
-        except (ConnectionError, RuntimeError, OSError) as error:
+        except Exception as error:  # Ray raises a bare one where its node doesn't come up in time.
             address = os.environ.get("RAY_ADDRESS")
             where = f"the Ray cluster at {address} can't be joined" if address else "Ray can't be started"
             raise ClusterLost(f"{where}: {error}") from error
