@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config import ClusterConfig
-from pipeline.errors import InputError
+from pipeline.errors import ClusterLost, InputError
 from pipeline.files.storage import Storage
 from pipeline.input.shards import Shard, ShardPlan, list_shards, plan_shard
 from pipeline.job.actors.ray_cluster import RayCluster
@@ -109,3 +109,13 @@ def test_a_file_without_a_stamp_may_change_unseen_and_is_planned_anew(tmp_path: 
     output = Storage.at(str(tmp_path / "out"))
     keep_plans(output, [plan_shard(bare)])
     assert not output.exists(PLANS) and kept_plans(output, [bare]) == {}
+
+
+def test_where_ray_can_not_be_started_the_job_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: object) -> None:
+        raise Exception("The current node timed out during startup")  # as Ray does
+
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", init)
+    with RayCluster(ClusterConfig()) as cluster, pytest.raises(ClusterLost, match="timed out during startup"):
+        cluster.join()
