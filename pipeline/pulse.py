@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Pulse:
     """Tokens and rows since the worker's start; running and waiting rows now.
 
-    full_seconds, full_tokens, last_seconds, last_tokens: as the engine's counters.
+    full_seconds, full_tokens, last_seconds, last_tokens, held_cells: as the engine's counters.
     """
 
     prompt_tokens: int = 0
@@ -22,3 +22,4 @@ class Pulse:
     full_tokens: int = 0
     last_seconds: float = 0.0
     last_tokens: int = 0
+    held_cells: float = 0.0

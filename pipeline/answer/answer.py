@@ -57,7 +57,8 @@ class Generated:
     echo: the prompt's text, that stands before each choice's content where a completion asked for it.
     complete: whether every choice is whole by the request's constraint; None where it has none.
     decisions: the labels that the first choice was made of.
-    seconds: from the first token's slot to the last token; None where nothing was computed.
+    seconds: from the request's slot to the last token; None where nothing was computed. prompt_seconds: of
+    them, those to the first token.
     reused: the answer was computed for an earlier, equal request.
     """
 
@@ -67,6 +68,7 @@ class Generated:
     complete: bool | None = None
     decisions: tuple[Decision, ...] = ()
     seconds: float | None = None
+    prompt_seconds: float = 0.0
     reused: bool = False
 
 

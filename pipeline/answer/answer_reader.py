@@ -56,6 +56,7 @@ class AnswerReader:
             complete=None if not _is_guided(request) else all(g.complete for g in generations),
             decisions=first.decisions,
             seconds=None if reused else max(generation.seconds for generation in generations),
+            prompt_seconds=first.prompt_seconds,
             reused=reused,
         )
 

@@ -59,6 +59,15 @@ class PromptBuilder:
     def _chat(self, request: ChatRequest) -> list[int]:
         size = sum(len((message.content or "").encode()) for message in request.messages)
         _check_size(self._vocabulary, size, "messages", self._context)
+        return self._tokens(*self._rendering(request))
+
+    def written(self, request: ChatRequest) -> str:
+        """The prompt's text. Raises RowError as `build` does for the template."""
+        render, _ = self._rendering(request)
+        return render(lambda text: text)
+
+    def _rendering(self, request: ChatRequest) -> tuple[Render, list[Turns]]:
+        """What renders the prompt, and what was said in it."""
         chat = self._formats.of(request)
         options = request.template_options
         ruled = bool(request.constraints) and not request.offered
@@ -71,7 +80,7 @@ class PromptBuilder:
             rendered = chat.render(_mapped(messages, change), _mapped(tools, change), options)
             return rendered + chat.answer_lead(rendered) if ruled else rendered
 
-        return self._tokens(render, [messages, tools])
+        return render, [messages, tools]
 
     def _tokens(self, render: Render, said: list[Turns]) -> list[int]:
         """As llama-server tokenises, but control tokens' texts in what was said stay letters."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class _Run:
     """Cells from position `start` on, decoded by one sequence. users: up to where each one holds them."""
@@ -27,6 +29,14 @@ class Cells:
     @property
     def used(self) -> int:
         return sum(run.cells for run in {run for chain in self._chains.values() for run in chain})
+
+    def held(self, sequences: Iterable[int]) -> int:
+        """Those of these sequences alone."""
+        ends: dict[_Run, int] = {}
+        for sequence in sequences:
+            for run in self._chains.get(sequence, ()):
+                ends[run] = max(ends.get(run, 0), run.users[sequence])
+        return sum(end - run.start for run, end in ends.items())
 
     def cut(self, sequence: int, length: int) -> None:
         """`sequence` gives up its cells from position `length` on."""

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 class Counters:
     """What the engine has done so far. Seconds: in the model, and in all steps.
 
+    held_cells: the share of the cells that running rows hold or will come to need, now.
     full_seconds, full_tokens: of steps that only generated while rows waited for a slot.
     last_seconds, last_tokens: of steps in which no row waited any more, tokens that were generated.
     """
 
     steps: int = 0
+    held_cells: float = 0.0
     decode_seconds: float = 0.0
     busy_seconds: float = 0.0
     prompt_tokens: int = 0

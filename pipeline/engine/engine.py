@@ -125,6 +125,7 @@ class Engine:
         if step.parts:
             self._advance(*self._decode(step))
         done.steps += 1
+        done.held_cells = self._scheduler.held
         seconds = time.perf_counter() - began
         done.busy_seconds += seconds
         prompt, completion = done.prompt_tokens - prompt, done.completion_tokens - completion
@@ -261,6 +262,8 @@ class Engine:
             self._leave(row, error)
             return
         self.counters.completion_tokens += len(row.tokens) - before
+        if row.answered is None and row.tokens:
+            row.answered = self._clock()
         if reason:
             self._finish(row, reason)
 

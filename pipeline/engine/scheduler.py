@@ -60,10 +60,18 @@ class Scheduler:
         self._serves = False  # Interactive rows have come.
         self._late = False  # The latest call was without some of those who read along.
         self._part = max(1, limits.slots // 8) if limits.slots > 1 else 0
+        self._held: float | None = 0.0  # None: to be counted again.
         # In the order of admission: the last one is the youngest.
         self.running: dict[Sequence, None] = {}
         # Sequence ids, and the position from which the model must forget their cells before the next step.
         self.released: list[tuple[int, int]] = []
+
+    @property
+    def held(self) -> float:
+        """The share of all cells that running rows hold, or will come to need. On the engine's thread."""
+        if self._held is None:
+            self._held = self._cells.held(row.slot for row in self.running) / self._cells.total
+        return self._held
 
     def submit(self, row: Sequence) -> None:
         self.waiting.append(row)
@@ -168,6 +176,7 @@ class Scheduler:
         slot.take(row)
         row.slot, row.state = slot.id, State.PREFILL
         self.running[row] = None
+        self._held = None
         return True
 
     def _donor(self, row: Sequence) -> tuple[Slot | None, int]:
@@ -207,6 +216,7 @@ class Scheduler:
 
     def _leave(self, row: Sequence) -> Slot:
         del self.running[row]
+        self._held = None
         self._spared = None if row is self._spared else self._spared
         self._shares.pop(row, None)
         slot = self._slots[row.slot]

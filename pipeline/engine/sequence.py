@@ -32,7 +32,7 @@ class Generation:
     of them, where asked for. prompt_logprobs: one for each token of the prompt, None for the first.
     decisions: the labels that were chosen, one after the other.
     complete: False where a guided answer ended before it was whole.
-    seconds: from the row's slot to its last token.
+    seconds: from the row's slot to its last token. prompt_seconds: of them, those to the first token.
     """
 
     text: str
@@ -45,6 +45,7 @@ class Generation:
     decisions: tuple[Decision, ...] = ()
     complete: bool = True
     seconds: float = field(default=0.0, compare=False)
+    prompt_seconds: float = field(default=0.0, compare=False)
 
     @property
     def completion_tokens(self) -> int:
@@ -112,6 +113,8 @@ class Sequence:
     ended: FinishReason | None = None
     queued: float = 0.0
     started: float | None = None
+    # When the first token was there.
+    answered: float | None = None
     followers: int = 0
     first_logits: NDArray[np.float32] | None = None
     # Logits after the text, from which a token can be sampled without another call.
@@ -251,6 +254,7 @@ class Sequence:
             decisions=tuple(self.decisions),
             complete=self._guide is None or self._guide.complete,
             seconds=0.0 if self.started is None else now - self.started,
+            prompt_seconds=(self.answered or 0.0) - (self.started or 0.0) if self.answered else 0.0,
         )
 
     def so_far(self) -> str:

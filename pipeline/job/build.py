@@ -156,7 +156,7 @@ def _service(
 ) -> GenerativeService | EmbeddingService:
     file = loaded.file
     kernels = loaded.kernels.id
-    about = About(loaded.model_id, digest, system_fingerprint(digest, kernels), kernels)
+    about = About(loaded.model_id, digest, system_fingerprint(digest, kernels), kernels, facts=_facts(file))
     if is_embedding_model(file.traits):
         model = LlamaEmbeddingModel(file, job.engine, threads=threads, on_gpu=gpus > 0)
         short = SHORT_TOKENS if job.engine.batch == "auto" and not gpus else None
@@ -170,6 +170,15 @@ def _service(
     memory = _cache_memory(job.engine, file, threads, gpus)
     settings = fit(job.engine, file.traits, threads=threads, on_gpu=gpus > 0, memory=memory)
     return _generative(job, loaded, settings, about, thread)
+
+
+def _facts(file: LlamaFile) -> dict[str, int]:
+    return {
+        "n_ctx_train": file.traits.context,
+        "n_embd": file.dimensions,
+        "n_params": file.parameters,
+        "size": file.size,
+    }
 
 
 def _generative(

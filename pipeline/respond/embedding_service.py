@@ -18,7 +18,7 @@ from pipeline.engine.model_thread import ModelThread
 from pipeline.engine.priority import Priority
 from pipeline.errors import RowError, WorkerError
 from pipeline.pulse import Pulse
-from pipeline.request.schema import EmbeddingRequest, Request
+from pipeline.request.schema import ChatRequest, EmbeddingRequest, Request
 from pipeline.respond.about import About
 from pipeline.respond.handle import Handle
 from pipeline.respond.preparation import EmbeddingPreparation
@@ -99,6 +99,10 @@ class EmbeddingService:
     def prepare(self, request: Request | RowError) -> Texts:
         """Raises RowError where the request can't be served."""
         return Texts(*self._preparation.prepare(request))
+
+    def prompt(self, request: ChatRequest) -> tuple[str, list[int]]:
+        """As `Service`."""
+        raise RowError("invalid_request", "the model gives embeddings only: it has no chats")
 
     def begin(self, chunk: Sequence[Texts]) -> None:
         """Begins to embed a job's requests, in calls of their own."""

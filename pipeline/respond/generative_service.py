@@ -10,17 +10,19 @@ from pipeline.answer.answer import Answer
 from pipeline.answer.answer_reader import AnswerReader
 from pipeline.answer.answer_stream import AnswerStream
 from pipeline.chat.chat_format import ChatFormats
+from pipeline.chat.prompts import PromptBuilder
 from pipeline.engine.model import Vocabulary
 from pipeline.engine.priority import Deadlines, Priority
 from pipeline.engine.runner import Runner
 from pipeline.engine.sequence import Outcome
 from pipeline.errors import RowError, WorkerError
 from pipeline.pulse import Pulse
-from pipeline.request.schema import Request
+from pipeline.request.schema import ChatRequest, Request
 from pipeline.respond.about import About
 from pipeline.respond.ask import Ask, Generations, echoes
 from pipeline.respond.handle import Handle, then
 from pipeline.respond.preparation import GenerativePreparation
+from pipeline.respond.responders import served
 from pipeline.respond.service import Listen
 
 
@@ -51,6 +53,7 @@ class GenerativeService:
         self._preparation = GenerativePreparation(
             vocabulary, self.formats, about.names, context=context, limit=limit
         )
+        self._prompts = PromptBuilder(vocabulary, None, self.formats)
         self._reader = AnswerReader(about.digest, vocabulary=vocabulary, formats=self.formats)
         self._deadlines = deadlines
 
@@ -77,6 +80,11 @@ class GenerativeService:
     def prepare(self, request: Request | RowError, name: str) -> Ask:
         """As `GenerativePreparation`."""
         return self._preparation.prepare(request, name)
+
+    def prompt(self, request: ChatRequest) -> tuple[str, list[int]]:
+        """As `Service`."""
+        served(request, self.about.names)
+        return self._prompts.written(request), self._prompts.build(request)
 
     def begin(self, asks: Sequence[Ask]) -> list[Future[Generations]]:
         """Begins to compute a job's requests, which queue as one, in order. What is raised is as in `Handle`,
@@ -107,6 +115,7 @@ class GenerativeService:
             full_tokens=done.full_tokens,
             last_seconds=done.last_seconds,
             last_tokens=done.last_tokens,
+            held_cells=done.held_cells,
         )
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from pipeline.engine.model import Vocabulary
 from pipeline.engine.priority import Priority
 from pipeline.errors import WorkerError
 from pipeline.pulse import Pulse
-from pipeline.request.schema import Request
+from pipeline.request.schema import ChatRequest, Request
 from pipeline.respond.about import About
 from pipeline.respond.handle import Handle
 
@@ -45,6 +45,9 @@ class Service(Protocol):
         listen: gets the answer's deltas, at most once a step, all before the result is set.
         Raises RowError where the request can't be served, before anything is computed, and WorkerError where
         the engine is broken or closed."""
+
+    def prompt(self, request: ChatRequest) -> tuple[str, list[int]]:
+        """What a chat's template makes of it, as text and as tokens, however long. Raises RowError."""
 
     @property
     def failure(self) -> WorkerError | None:

@@ -94,6 +94,7 @@ def _joined(answers: Sequence[Answer]) -> Answer:
         ),
         complete=None if whole[0].complete is None else all(answer.complete for answer in whole),
         seconds=max(answer.seconds or 0.0 for answer in whole),
+        prompt_seconds=max(answer.prompt_seconds for answer in whole),
     )
 
 

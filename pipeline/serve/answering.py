@@ -20,6 +20,7 @@ from pipeline.serve.door import Door
 from pipeline.serve.errors import api_error
 from pipeline.serve.exchange import Exchange
 from pipeline.serve.sse import DONE, PING, EventStream, compact, event
+from pipeline.serve.timings import timings
 from pipeline.serve.visit import visit_of
 
 
@@ -81,6 +82,8 @@ def _written(exchange: Exchange, answer: Answer) -> str:
         model=head.model,
         fingerprint=head.fingerprint,
     )
+    if asked.timings and isinstance(answer, Generated):
+        body["timings"] = timings(answer)
     return compact(_encoded(body, answer) if asked.encoded else body)
 
 

@@ -18,10 +18,10 @@ from pipeline.errors import RowError, StorageError, WorkerError
 from pipeline.serve.door import Door
 from pipeline.serve.errors import ApiError, api_error, unknown_route
 from pipeline.serve.gate import Gate
-from pipeline.serve.routes import chat, completions, embeddings, health, metrics, models
+from pipeline.serve.routes import chat, completions, embeddings, health, metrics, models, tokens
 from pipeline.serve.schema import failures
 
-ROUTERS = (chat.router, completions.router, embeddings.router, models.router, health.router, metrics.router)
+ROUTERS = tuple(route.router for route in (chat, completions, embeddings, models, tokens, health, metrics))
 OURS = (RowError, WorkerError, StorageError, ApiError)
 
 LEFT = 499

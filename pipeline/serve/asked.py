@@ -18,12 +18,13 @@ from pipeline.serve.prompts import requests_of
 class Asked:
     """requests: more than one for a completion's list of prompts, that differ in nothing else.
     stream: whether the answer comes in pieces. usage: whether a stream ends with the counts of tokens.
-    encoded: whether vectors come as base64."""
+    timings: whether the answer tells how long it took. encoded: whether vectors come as base64."""
 
     endpoint: Endpoint
     requests: tuple[Request, ...]
     stream: bool = False
     usage: bool = False
+    timings: bool = False
 
     @property
     def request(self) -> Request:
@@ -47,10 +48,11 @@ def read_asked(endpoint: Endpoint, body: Mapping[str, Any], defaults: Mapping[st
     fields = dict(body)
     stream = _flag(fields.pop("stream", None), "stream")
     usage = _include_usage(fields.pop("stream_options", None), stream=stream)
+    timings = _flag(fields.pop("timings_per_token", None), "timings_per_token")
     if stream and endpoint == "/v1/embeddings":
         raise RowError("unsupported_parameter", "stream is not supported for embeddings", "stream")
     requests = requests_of(endpoint, with_defaults(defaults, endpoint, fields))
-    return Asked(endpoint, requests, stream, usage)
+    return Asked(endpoint, requests, stream, usage, timings)
 
 
 def _include_usage(options: Any, *, stream: bool) -> bool:

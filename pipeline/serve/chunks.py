@@ -13,6 +13,7 @@ from pipeline.answer.openai_body import chunk_choice
 from pipeline.request.schema import ChatRequest, GenerationFields
 from pipeline.serve.asked import Asked
 from pipeline.serve.exchange import Head
+from pipeline.serve.timings import timings
 
 Record = dict[str, Any]
 
@@ -41,6 +42,7 @@ class _Framed:
         assert isinstance(asked.request, GenerationFields)
         self._request = asked.request
         self._usage = asked.usage
+        self._timings = asked.timings
         self._head = {
             "id": head.id,
             "object": self.object,
@@ -50,12 +52,16 @@ class _Framed:
         }
 
     def last(self, answer: Generated) -> Iterator[Record]:
-        """Labels that were asked for, and counts of tokens, which OpenAI sends in a chunk without choices."""
+        """Labels that were asked for; counts of tokens, which OpenAI sends in a chunk without choices, and
+        llama-server's timings beside them."""
         labels = label_columns(answer.decisions).get("label_logprobs")
         if labels is not None:
             yield self._framed(choices=[], label_logprobs=labels)
+        ends = {"timings": timings(answer)} if self._timings else {}
         if self._usage:
-            yield self._head | {"choices": [], "usage": usage_columns(answer.usage)}
+            ends["usage"] = usage_columns(answer.usage)
+        if ends:
+            yield self._head | {"choices": []} | ends
 
     def _framed(self, **fields: Any) -> Record:
         return self._head | fields | ({"usage": None} if self._usage else {})

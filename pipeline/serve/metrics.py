@@ -83,21 +83,28 @@ class _Engine(Collector):
         if beat is None:
             return
         model, pulse = beat
+        asked = pulse.prompt_tokens + pulse.cached_tokens
         counts = {
-            "vllm:prompt_tokens": ("Tokens of prompts.", pulse.prompt_tokens),
+            "vllm:prompt_tokens": ("Tokens of prompts.", asked),
             "vllm:generation_tokens": ("Tokens of answers.", pulse.completion_tokens),
-            "vllm:prefix_cache_queries": ("Tokens of prompts.", pulse.prompt_tokens),
+            "llamacpp:prompt_tokens": ("Tokens of prompts that were computed.", pulse.prompt_tokens),
+            "llamacpp:tokens_predicted": ("Tokens of answers.", pulse.completion_tokens),
+            "vllm:prefix_cache_queries": ("Tokens of prompts.", asked),
             "vllm:prefix_cache_hits": ("Of them, those that were not computed.", pulse.cached_tokens),
         }
         for name, (about, value) in counts.items():
             family = CounterMetricFamily(name, about, labels=["model_name"])
             family.add_metric([model], value)
             yield family
-        now = {
+        now: dict[str, tuple[str, float]] = {
             "vllm:num_requests_running": ("Sequences that are being answered.", pulse.running),
             "vllm:num_requests_waiting": ("Sequences that wait for a slot.", pulse.waiting),
+            "vllm:kv_cache_usage_perc": (
+                "The part of the cells, from 0 to 1, that running sequences hold or will come to need.",
+                pulse.held_cells,
+            ),
         }
-        for name, (about, value) in now.items():
-            gauge = GaugeMetricFamily(name, about, labels=["model_name"])
-            gauge.add_metric([model], value)
+        for name, (meaning, share) in now.items():
+            gauge = GaugeMetricFamily(name, meaning, labels=["model_name"])
+            gauge.add_metric([model], share)
             yield gauge

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.config import Endpoint
+from pipeline.request.fields import Fields
 from pipeline.request.schema import CONTENT, OTHER_NAMES, REQUESTS, EmbeddingRequest
 from pipeline.serve.answer_schema import ANSWERS, CHUNKS, ERROR
 
@@ -52,6 +53,13 @@ def operation(endpoint: Endpoint) -> dict[str, Any]:
         },
         "responses": {"200": {"description": "The answer", "content": content}},
     }
+
+
+def body_of(model: type[Fields]) -> dict[str, Any]:
+    """What `openapi_extra` says of a route with a body of its own."""
+    schema = model.model_json_schema(by_alias=True)
+    found = _inlined(schema, schema.get("$defs", {}))
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": found}}}}
 
 
 def _body(endpoint: Endpoint) -> Schema:

@@ -303,4 +303,5 @@ def _sum(pulses: list[Pulse]) -> Pulse:
 
 
 def _at_rest(pulse: Pulse) -> Pulse:
-    return Pulse(**{f.name: getattr(pulse, f.name) for f in fields(Pulse)} | {"running": 0, "waiting": 0})
+    now = {"running": 0, "waiting": 0, "held_cells": 0.0}
+    return Pulse(**{f.name: getattr(pulse, f.name) for f in fields(Pulse)} | now)

@@ -37,5 +37,10 @@ def _model(door: Door, service: Service) -> dict[str, Any]:
         "object": "model",
         "created": door.created,
         "owned_by": "nightherd",
-        "meta": {"n_ctx": service.context, "n_vocab": service.vocabulary.size, "kind": service.kind},
+        "meta": {
+            "kind": service.kind,
+            "n_ctx": service.context,
+            "n_vocab": service.vocabulary.size,
+            **service.about.facts,
+        },
     }
