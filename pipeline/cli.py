@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -127,22 +128,38 @@ def serve(
         str, typer.Option(metavar="DIR", help="Where files and batches lie: a folder or its URL.")
     ] = "~/.local/share/nightherd/serve",
     root_path: Annotated[str, typer.Option(metavar="PREFIX", help="Of all paths, behind a proxy.")] = "",
+    replicas: Annotated[
+        int | None, typer.Option(metavar="N", help="How many, on Ray; by default 1, in this process.")
+    ] = None,
     slots: _Slots = None,
     set: _Set = None,
 ) -> None:
     with _one_message():
         # Nothing is read or written: a job file's input and output, if it has them, are left alone.
         unused = ["input.path=unused", "output.path=unused"]
-        job = _job(job_file, model, None, None, None, slots, [*(set or []), *unused])
+        wanted = [f"serve.replicas={replicas}"] if replicas is not None else []
+        job = _job(job_file, model, None, None, None, slots, [*(set or []), *wanted, *unused])
+        on_ray = _on_ray(job)
+        extra = "serve-cluster" if on_ray else "serve"
         try:
             from pipeline.serve.batches.office import Office
-            from pipeline.serve.serving import Address, keys_for
-            from pipeline.serve.serving import serve as open_door
+            from pipeline.serve.serving import Address, keys_for, serve
+
+            if on_ray:
+                from pipeline.serve.cluster.fleet import serve_on_cluster
         except ImportError as error:
-            raise ConfigError(f'{error}: nightherd serve needs pip install "nightherd[serve]"') from None
+            raise ConfigError(f'{error}: this needs pip install "nightherd[{extra}]"') from None
         address = Address(host, port, root_path.rstrip("/"))
         keys = keys_for(address, api_key_file)
-        open_door(job, address, keys, typer.echo, advise=_tell, office=Office(data))
+        if on_ray:
+            serve_on_cluster(job, address, keys, typer.echo, advise=_tell, data=data)
+        else:
+            serve(job, address, keys, typer.echo, advise=_tell, office=Office(data))
+
+
+def _on_ray(job: JobConfig) -> bool:
+    """Whether a job is served by replicas on Ray: there are several, or a cluster is named."""
+    return job.serve.replicas != 1 or os.environ.get("RAY_ADDRESS", "local") != "local"
 
 
 def _job(

@@ -6,10 +6,18 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime, time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from pipeline.errors import ConfigError
 
@@ -160,12 +168,27 @@ class LimitsConfig(_Section):
     failures: Count | None = None
 
 
+class Replicas(_Section):
+    """Replicas that come and go with the load. requests: under way at one replica, that Ray Serve aims at."""
+
+    min: Count = 1
+    max: Count
+    requests: Annotated[float, Field(gt=0)] = 16.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min is {self.min}, but max is {self.max}")
+        return self
+
+
 class ServeConfig(_Section):
     """The HTTP service.
 
     queue: requests that may wait for a slot; beyond them, new ones are refused. grace: seconds that open
     requests have to end when the service is told to stop. ping: seconds of silence in a stream before a
     comment keeps it alive. megabytes: of a request's body, at most. origins: of web pages that may call.
+    replicas: how many times the model is served, on a Ray cluster if more than once.
     """
 
     queue: Annotated[int, Field(ge=0)] = 256
@@ -173,6 +196,11 @@ class ServeConfig(_Section):
     ping: Annotated[float, Field(gt=0)] = 10.0
     megabytes: Annotated[float, Field(gt=0)] = 32.0
     origins: tuple[str, ...] = ()
+    replicas: Count | Replicas = 1
+
+    @property
+    def most_replicas(self) -> int:
+        return self.replicas if isinstance(self.replicas, int) else self.replicas.max
 
 
 class JobConfig(_Section):

@@ -15,7 +15,7 @@ from pipeline.respond.service import Service
 from pipeline.serve.asked import json_object, read_asked
 from pipeline.serve.errors import ApiError, unavailable
 from pipeline.serve.exchange import Exchange
-from pipeline.serve.keys import Keys
+from pipeline.serve.keys import Owners
 from pipeline.serve.mailbox import Mailbox
 from pipeline.serve.metrics import Metrics
 
@@ -34,7 +34,7 @@ class Door:
     """keys: None where everybody may ask. defaults: request fields for those that a body doesn't set."""
 
     config: ServeConfig = field(default_factory=ServeConfig)
-    keys: Keys | None = None
+    keys: Owners | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
     state: State = "loading"
 

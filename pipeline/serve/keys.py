@@ -21,14 +21,38 @@ RELOAD_SECONDS = 1.0
 _log = logging.getLogger("nightherd.serve")
 
 
-class Keys:
-    """Keys by the name of their owner. Of a key, only its SHA-256 is kept.
+class Owners:
+    """Who may ask. Of a key, only its SHA-256 is kept."""
+
+    def __init__(self, digests: Mapping[bytes, str]) -> None:
+        """digests: the owner's name by the SHA-256 of the key."""
+        self._owners = dict(digests)
+
+    @property
+    def digests(self) -> Mapping[bytes, str]:
+        """As they are now."""
+        return self._owners
+
+    @property
+    def names(self) -> list[str]:
+        """Of the owners, in order."""
+        return list(dict.fromkeys(self._owners.values()))
+
+    def owner(self, key: str) -> str | None:
+        """Whose key it is; None for nobody's. It takes the same time whichever key is right."""
+        digest = _digest(key)
+        found = [owner for known, owner in self.digests.items() if hmac.compare_digest(known, digest)]
+        return found[0] if found else None
+
+
+class Keys(Owners):
+    """Keys by the name of their owner.
 
     source: where they come from, for people. first: a shell command that prints the first one."""
 
     def __init__(self, lines: Sequence[KeyLine], source: str, shell: str, file: Path | None = None) -> None:
         """shell: a command that prints the lines. file: where the keys come from; a change of it counts."""
-        self._owners = _owners(lines)
+        super().__init__(_owners(lines))
         self.source = source
         self.first = f"{shell} | {lines[0].shell}"
         self._file = file
@@ -51,16 +75,9 @@ class Keys:
         return cls(lines, ENVIRONMENT, f"printenv {ENVIRONMENT} | tr , '\\n'") if lines else None
 
     @property
-    def names(self) -> list[str]:
-        """Of the owners, in order."""
-        return list(dict.fromkeys(self._owners.values()))
-
-    def owner(self, key: str) -> str | None:
-        """Whose key it is; None for nobody's. It takes the same time whichever key is right."""
+    def digests(self) -> Mapping[bytes, str]:
         self._reload()
-        digest = _digest(key)
-        found = [owner for known, owner in self._owners.items() if hmac.compare_digest(known, digest)]
-        return found[0] if found else None
+        return self._owners
 
     def _reload(self) -> None:
         if self._file is None or time.monotonic() < self._looked + RELOAD_SECONDS:

@@ -78,15 +78,21 @@ def keys_for(address: Address, file: Path | None) -> Keys | None:
 def build_here(job: JobConfig) -> Service:
     """The job's model on this machine, on its CPUs, and a GPU if llama.cpp can use one. Raises JobError."""
     from pipeline.engine.llama.devices import sees_gpu
+
+    try:
+        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return build_on(job, threads=threads, gpus=1.0 if sees_gpu() else 0.0)
+    except MachineError as error:
+        raise JobError(str(error)) from error
+
+
+def build_on(job: JobConfig, *, threads: int, gpus: float) -> Service:
+    """The job's model on a part of this machine. Raises JobError and MachineError."""
     from pipeline.job.build import build_service
 
     settings = job.model_dump(mode="json", include={"model", "engine", "request"})
     digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16).hexdigest()
-    try:
-        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return build_service(job, digest, threads=threads, gpus=1.0 if sees_gpu() else 0.0)
-    except MachineError as error:
-        raise JobError(str(error)) from error
+    return build_service(job, digest, threads=threads, gpus=gpus)
 
 
 def serve(
@@ -107,12 +113,12 @@ def serve(
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     logging.getLogger("nightherd.serve").setLevel(logging.INFO)
     door = Door(job.serve, keys, job.request.defaults)
-    with _listening(address) as (taken, listener):
-        asyncio.run(_serve(job, door, taken, listener, tell, build, advise, office))
+    with listening(address) as (taken, listener):
+        asyncio.run(_serve(job, door, keys, taken, listener, tell, build, advise, office))
 
 
 @contextmanager
-def _listening(address: Address) -> Iterator[tuple[Address, socket.socket]]:
+def listening(address: Address) -> Iterator[tuple[Address, socket.socket]]:
     """The address with its port, where any free one was asked for (0)."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
@@ -129,6 +135,7 @@ def _listening(address: Address) -> Iterator[tuple[Address, socket.socket]]:
 async def _serve(
     job: JobConfig,
     door: Door,
+    keys: Keys | None,
     address: Address,
     listener: socket.socket,
     tell: Callable[[str], None],
@@ -152,9 +159,9 @@ async def _serve(
         service = await asyncio.to_thread(build, job)
         if not server.should_exit:
             if office:
-                _open_office(office, job, service, door)
+                open_office(office, job, service, door)
             door.open(service)
-            for line in hello(address.url, door.keys, service):
+            for line in hello(address.url, keys, service.kind):
                 advise(line)
             tell(f"serving {service.about.model} at {address.url}")
         await _until_broken(door, server, serving)
@@ -167,7 +174,8 @@ async def _serve(
             service.close()
 
 
-def _open_office(office: Office, job: JobConfig, service: Service, door: Door) -> None:
+def open_office(office: Office, job: JobConfig, service: Service, door: Door) -> None:
+    """Batches are computed from now on."""
     assert isinstance(service, GenerativeService | EmbeddingService)
     office.open(Engine(service, job, lambda: fetch_model(job.model).sha256), door.metrics.computed)
 

@@ -48,7 +48,7 @@ def test_a_model_that_is_to_stay_on_the_cpu_needs_no_gpu(tmp_path, gpu):
 
 def test_auto_leaves_out_a_gpu_that_llama_cpp_can_not_use(monkeypatch, gpu):
     monkeypatch.setattr(staff, "output_of", lambda module: Library((), gpu, ()).to_json())
-    chosen = staff._usable(ClusterConfig(), MACHINES)
+    chosen = staff.usable(ClusterConfig(), MACHINES)
     assert chosen.gpus_per_actor == ("auto" if gpu else 0)
 
 
@@ -58,21 +58,21 @@ def test_a_library_that_dies_when_it_is_asked_leaves_the_verdict_to_the_workers(
         raise failure
 
     monkeypatch.setattr(staff, "output_of", die)
-    assert staff._usable(ClusterConfig(), MACHINES) == ClusterConfig()
+    assert staff.usable(ClusterConfig(), MACHINES) == ClusterConfig()
 
 
 def test_the_driver_does_not_load_llama_cpp_to_look_for_gpus():
     code = (
         "import sys; from pipeline.config import ClusterConfig; "
         "from pipeline.job.actors import cluster, staff; "
-        "staff._usable(ClusterConfig(), [cluster.Node(8, 1)]); sys.exit('llama_cpp' in sys.modules)"
+        "staff.usable(ClusterConfig(), [cluster.Node(8, 1)]); sys.exit('llama_cpp' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 @pytest.mark.parametrize("cluster", [ClusterConfig(gpus_per_actor=1), ClusterConfig(gpus_per_actor=0)])
 def test_what_the_job_says_of_gpus_stands(cluster, gpu):
-    assert staff._usable(cluster, MACHINES) == cluster
+    assert staff.usable(cluster, MACHINES) == cluster
 
 
 def test_llama_cpp_sees_a_gpu_exactly_if_it_can_say_how_large_it_is():

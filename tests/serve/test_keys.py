@@ -80,7 +80,7 @@ def test_what_is_said_at_the_start_names_no_key_and_the_command_works(tmp_path: 
     file.write_text("".join(f"user{at}:se:cret{at}\n" for at in range(7)))
     keys = Keys.of_file(file)
     with live(Door(keys=keys)) as service:
-        who, tried = hello(f"{service.url}/v1", keys, service.service)
+        who, tried = hello(f"{service.url}/v1", keys, service.service.kind)
         assert "cret" not in who + tried
         assert who == f"API keys of user0, user1, user2, user3, user4 and 2 more, from {file}"
         answer = run_curl(tried.removeprefix("try: "))
@@ -89,7 +89,7 @@ def test_what_is_said_at_the_start_names_no_key_and_the_command_works(tmp_path: 
 
 def test_without_keys_the_command_works(chats, vectors):
     for service, kind in ((chats, "chat.completion"), (vectors, "list")):
-        who, tried = hello(f"{service.url}/v1", None, service.service)
+        who, tried = hello(f"{service.url}/v1", None, service.service.kind)
         assert "no API key" in who
         assert run_curl(tried.removeprefix("try: "))["object"] == kind
 

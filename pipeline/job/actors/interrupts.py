@@ -24,6 +24,11 @@ class Stop:
     def __init__(self) -> None:
         self._received: list[int] = []
 
+    @property
+    def signals(self) -> int:
+        """How many have come."""
+        return len(self._received)
+
     def check(self) -> None:
         """Raises Interrupted if a signal came inside `on_signals`."""
         if self._received:

@@ -8,18 +8,24 @@ from collections.abc import Callable
 from pipeline.errors import ClusterLost
 
 SAID_AGAIN = 600.0
-_RESUME = "what is committed stays: the same command resumes the job"
+RESUME = "what is committed stays: the same command resumes the job"
 
 
 class Patience:
-    """Waits for `seconds`; said_after: seconds of trouble after which it is said."""
+    """Waits for `seconds`; said_after: seconds of trouble after which it is said.
+
+    who: waits. cure: what to do once it has waited for too long.
+    """
 
     def __init__(
         self,
         seconds: float,
         said_after: float,
         clock: Callable[[], float] = time.monotonic,
+        who: str = "the job",
+        cure: str = RESUME,
     ) -> None:
+        self._who, self._cure = who, cure
         self._seconds, self._said_after, self._clock = seconds, said_after, clock
         self._since: float | None = None
         self._said, self._said_at = "", 0.0
@@ -36,8 +42,8 @@ class Patience:
         self._since = now if self._since is None else self._since
         waited = now - self._since
         if waited >= self._seconds:
-            raise ClusterLost(f"{trouble}, for {waited:.0f} s; {_RESUME}")
+            raise ClusterLost(f"{trouble}, for {waited:.0f} s; {self._cure}")
         if waited < self._said_after or (trouble == self._said and now - self._said_at < SAID_AGAIN):
             return ""
         self._said, self._said_at = trouble, now
-        return f"{trouble}; the job waits for another {self._seconds - waited:.0f} s"
+        return f"{trouble}; {self._who} waits for another {self._seconds - waited:.0f} s"

@@ -16,7 +16,7 @@ from pipeline.errors import ClusterLost
 from pipeline.job.actors.cluster import nodes
 from pipeline.job.actors.interrupts import Stop
 from pipeline.job.actors.lookout import Lookout
-from pipeline.job.actors.patience import Patience
+from pipeline.job.actors.patience import RESUME, Patience
 
 LOCAL_PATIENCE = 15.0
 """Seconds after which a local cluster that is gone is given up: it doesn't come back by itself."""
@@ -34,8 +34,10 @@ class RayCluster:
     It is joined when it is first needed, and left at the end.
     """
 
-    def __init__(self, config: ClusterConfig) -> None:
+    def __init__(self, config: ClusterConfig, who: str = "the job", cure: str = RESUME) -> None:
+        """who, cure: as `Patience`."""
         self._patience = config.patience
+        self._who, self._cure = who, cure
         self._stack = ExitStack()
         self._lookout: Lookout | None = None
         self.local = False
@@ -55,7 +57,7 @@ class RayCluster:
             # Ray sets signal handlers as it starts, so ours come after it.
             self._stack.enter_context(self.stop.on_signals())
             patience = min(self._patience, LOCAL_PATIENCE) if self.local else self._patience
-            self._lookout = Lookout(Patience(patience, SAID_AFTER))
+            self._lookout = Lookout(Patience(patience, SAID_AFTER, who=self._who, cure=self._cure))
             self._stack.callback(self._lookout.close)
         return self._lookout
 
@@ -78,7 +80,8 @@ class RayCluster:
             ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
         except Exception as error:  # Ray raises a bare one where its node doesn't come up in time.
             address = os.environ.get("RAY_ADDRESS")
-            where = f"the Ray cluster at {address} can't be joined" if address else "Ray can't be started"
+            joined = address and address != "local"
+            where = f"the Ray cluster at {address} can't be joined" if joined else "Ray can't be started"
             raise ClusterLost(f"{where}: {error}") from error
         self._stack.callback(_shut_down)
         # Ray has no public word for it: the process that starts a cluster holds its head node.

@@ -70,6 +70,15 @@ class Heartbeat:
     kernels: str = ""
 
 
+def settle(slot: Slot) -> None:
+    """Makes this actor's process ready for an engine on `slot`."""
+    keep_last_words()
+    # Ray exports it as 1 for most actors; threads are set by the slot instead.
+    os.environ.pop("OMP_NUM_THREADS", None)
+    if not slot.gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 class RowActor:
     """Runs in its own process. `work` and `pulse` may be called at once; `work` comes after `start`."""
 
@@ -80,11 +89,7 @@ class RowActor:
         self._stage: Stage = "new"
         self._holding: set[int] = set()
         self._lock = threading.Lock()
-        keep_last_words()
-        # Ray exports it as 1 for most actors; threads are set by the slot instead.
-        os.environ.pop("OMP_NUM_THREADS", None)
-        if not slot.gpus:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        settle(slot)
 
     def start(self) -> Heartbeat:
         """Builds the worker. Outside of `__init__`, where Ray would turn an error into an actor's death."""

@@ -20,7 +20,7 @@ from pipeline.native.own_process import Died, output_of
 FIRST_ROWS = 64
 """Rows of a CPU worker's chunks before its pace is known: something is committed soon, however slow it is."""
 _STALL_SLACK = 60.0
-_NO_GPU = (
+NO_GPU = (
     "This machine has a GPU, but llama.cpp was compiled without GPU support: the job runs on the CPU. "
     f"To use an NVIDIA GPU: {with_cuda()}"
 )
@@ -48,7 +48,7 @@ def staffed(
     """The job's workers while inside. most: of them; None for as many as have room. Raises JobError."""
     lookout = ray.join()
     machines = lookout.sight.nodes
-    cluster = _usable(job.cluster, machines) if ray.local else job.cluster
+    cluster = usable(job.cluster, machines) if ray.local else job.cluster
     slot, room = share_out(cluster, machines)
     if ray.local:
         check_room(slot, machines)
@@ -60,14 +60,16 @@ def staffed(
     stall = job.retry.row_deadline * job.retry.max_attempts + _STALL_SLACK
     pool = RayPool(build, slot, size, lookout, job.cluster.patience, stall=stall)
     try:
-        yield Staff(pool, slot, room, _NO_GPU if cluster != job.cluster else "")
+        yield Staff(pool, slot, room, NO_GPU if cluster != job.cluster else "")
     finally:
         # Before anything else: whoever stops a job may not wait for long.
         pool.close()
 
 
-def _usable(cluster: ClusterConfig, machines: Sequence[Node]) -> ClusterConfig:
-    """`cluster` without GPUs where that is left to us and this machine's llama.cpp can't use them."""
+def usable(cluster: ClusterConfig, machines: Sequence[Node]) -> ClusterConfig:
+    """`cluster` without GPUs where that is left to us and this machine's llama.cpp can't use them.
+
+    For a cluster that is this machine."""
     if cluster.gpus_per_actor != "auto" or not any(node.gpus for node in machines):
         return cluster
     return cluster if _llama_sees_gpu() else cluster.model_copy(update={"gpus_per_actor": 0.0})
