@@ -32,6 +32,9 @@ from pipeline.serve.keys import ENVIRONMENT, Keys
 from pipeline.serve.routes.batches import office_routers
 
 Build = Callable[[JobConfig], Service]
+IDLE_SECONDS = 75
+"""A connection without a request is closed then. Proxies and clients keep theirs for 60 at most: where the
+service closed it first, their next request would be lost."""
 LAST_SECONDS = 2.0
 """What is still open at the end of `serve.grace` is told so, and has so long to hear it."""
 LOOK_SECONDS = 0.5
@@ -123,6 +126,8 @@ def listening(address: Address) -> Iterator[tuple[Address, socket.socket]]:
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Connections inherit it: a client whose machine is gone is noticed in the end.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         try:
             listener.bind((address.host, address.port))
         except OSError as error:
@@ -148,6 +153,7 @@ async def _serve(
         lifespan="off",
         log_config=None,
         access_log=False,
+        timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=int(job.serve.grace + LAST_SECONDS) + 1,
     )
     server = _Server(config, door)

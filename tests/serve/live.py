@@ -55,9 +55,11 @@ def generative(model: FakeModel, engine: Engine) -> GenerativeService:
 
 
 @contextmanager
-def live(door: Door | None = None, **options: Any) -> Iterator[Live]:
+def live(
+    door: Door | None = None, *, context: int = 4096, cells: int = 16384, **options: Any
+) -> Iterator[Live]:
     """A service of chats and completions."""
-    model = FakeModel(max_sequences=9, context=4096, cells=16384)
+    model = FakeModel(max_sequences=9, context=context, cells=cells)
     model.vocabulary.tool_template = TOOL_TEMPLATE
     engine = Engine(model, slots=4)
     service = generative(model, engine)
