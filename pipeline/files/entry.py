@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-_STAMPS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "updated", "created")
+_STAMPS = ("ETag", "etag", "md5Hash", "blob_id", "mtime", "LastModified", "updated", "created")
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,10 @@ class RemoteFiles(ABC):
         file = self.fs.open(path, "rb")
         return file, Entry.of(getattr(file, "details", None) or self.fs.info(path))
 
+    def forget(self, path: str) -> None:
+        """Lets the file system look anew at a file, instead of what it remembers of the folder around."""
+        self.fs.invalidate_cache(self.fs._parent(path))
+
     def remove_tree(self, path: str) -> None:
         self.fs.rm(path, recursive=True)
 

@@ -18,7 +18,7 @@ _GROWTH = 4
 PATIENCE = 60.0
 """Seconds after which nothing is tried again: libraries behind object stores try for minutes themselves."""
 # The libraries behind object stores raise errors of their own when a network fails.
-_CLIENTS = {"aiohttp", "azure", "botocore", "gcsfs", "google", "requests", "urllib3"}
+_CLIENTS = {"aiohttp", "azure", "botocore", "gcsfs", "google", "httpx", "httpx2", "requests", "urllib3"}
 _REFUSALS = (FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 

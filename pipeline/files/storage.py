@@ -21,6 +21,7 @@ from pipeline.errors import StorageError
 from pipeline.files.aside import aside, sweep, temporary_folder
 from pipeline.files.entry import Entry
 from pipeline.files.file_server import FileServer
+from pipeline.files.hub import HubFiles
 from pipeline.files.input_file import InputFile
 from pipeline.files.local import (
     broken_links,
@@ -200,11 +201,14 @@ class Storage:
             return MemoryFiles(self.fs)
         if getattr(self.fs, "async_impl", False):
             return ObjectStore(self.fs)
+        if self.fs.protocol == "hf":
+            return HubFiles(self.fs)
         return FileServer(self.fs, self.path(ASIDE))
 
     def _fresh(self, name: str) -> str:
         path = self.path(name)
-        self.fs.invalidate_cache(self.fs._parent(path))
+        if not self.local:
+            self._remote.forget(path)
         return path
 
     def _find(self, path: str, depth: int | None) -> dict[str, Any]:

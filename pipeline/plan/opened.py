@@ -10,6 +10,7 @@ from pathlib import Path
 from pipeline.answer.shared_schema import shared_schema
 from pipeline.config import JobConfig
 from pipeline.errors import ConfigError, InputError, ModelError
+from pipeline.files.hub import at_commit
 from pipeline.files.storage import Storage
 from pipeline.input.shards import ShardPlan, list_input
 from pipeline.job.actors.ray_cluster import RayCluster
@@ -44,7 +45,7 @@ class OpenJob:
 @contextmanager
 def opened(job: JobConfig, model: LocalModel | None = None, tell: Tell = silent) -> Iterator[OpenJob]:
     """A job that may be worked on inside. model: a stand-in for the job's own. Raises JobError."""
-    job = anchored(job)
+    job = pinned(anchored(job))
     listing = list_input(job.input.path, job.output.path)
     if listing.note:
         tell(listing.note)
@@ -82,6 +83,18 @@ def manifest_of(job: JobConfig, model: LocalModel, plans: list[ShardPlan]) -> Ma
     shared = shared_schema(job, plans)
     prints = Fingerprint.of(job, model.sha256, plans, shared.to_json() if shared else None)
     return Manifest(Storage.at(job.output.path), prints, about)
+
+
+def pinned(job: JobConfig) -> JobConfig:
+    """The job with the commit of its input on the Hub: all workers, and a retry, read the same files.
+
+    Raises InputError."""
+    url = job.input.path
+    if not url.startswith("hf://"):
+        return job
+    folder = Storage.at(url)
+    path = at_commit(url, folder.fs, folder.root)
+    return job.model_copy(update={"input": job.input.model_copy(update={"path": path})})
 
 
 @contextmanager
