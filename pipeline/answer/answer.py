@@ -40,13 +40,14 @@ class ToolCall:
 @dataclass(frozen=True, slots=True)
 class Choice:
     """content: None where there is nothing but calls. finish_reason: "stop", "length" or "tool_calls".
-    logprobs: None where they were not asked for."""
+    logprobs: None where they were not asked for. stop: the stop string that ended it."""
 
     content: str | None
     finish_reason: str
     reasoning: str | None = None
     calls: tuple[ToolCall, ...] = ()
     logprobs: Logprobs | None = None
+    stop: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

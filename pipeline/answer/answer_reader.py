@@ -65,12 +65,14 @@ class AnswerReader:
         if not isinstance(request, ChatRequest):
             echo = self.echo(request) if request.echo else None
             logprobs = self._writer.completion(generation, echo) if self._writer else None
-            return Choice(generation.text, finish_reason(generation), logprobs=logprobs)
+            reason = finish_reason(generation)
+            return Choice(generation.text, reason, logprobs=logprobs, stop=generation.stop)
         reply = self._formats.of(request).reply(request, generation.text, guided=_is_guided(request))
         choice = self._of_chat(request, reply, name, index)
         return replace(
             choice,
             finish_reason=finish_reason(generation, bool(reply.calls)),
+            stop=generation.stop,
             logprobs=self._writer.chat(generation, self._piece(request)) if self._writer else None,
         )
 

@@ -33,6 +33,7 @@ class Generation:
     decisions: the labels that were chosen, one after the other.
     complete: False where a guided answer ended before it was whole.
     seconds: from the row's slot to its last token. prompt_seconds: of them, those to the first token.
+    stop: the stop string that ended the text.
     """
 
     text: str
@@ -46,6 +47,7 @@ class Generation:
     complete: bool = True
     seconds: float = field(default=0.0, compare=False)
     prompt_seconds: float = field(default=0.0, compare=False)
+    stop: str | None = None
 
     @property
     def completion_tokens(self) -> int:
@@ -254,6 +256,7 @@ class Sequence:
             decisions=tuple(self.decisions),
             complete=self._guide is None or self._guide.complete,
             seconds=0.0 if self.started is None else now - self.started,
+            stop=self._stream.stop,
             prompt_seconds=(self.answered or 0.0) - (self.started or 0.0) if self.answered else 0.0,
         )
 

@@ -21,6 +21,8 @@ class TextStream:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._parts: list[str] = []
         self._stopped = False
+        # The stop string that ended the text.
+        self.stop: str | None = None
         # The end of the text in which a stop string could still begin.
         self._tail = ""
 
@@ -51,9 +53,10 @@ class TextStream:
             self._parts.append(text)
             return False
         self._tail += text
-        found = [at for stop in self._stops if (at := self._tail.find(stop)) >= 0]
+        found = [(at, stop) for stop in self._stops if (at := self._tail.find(stop)) >= 0]
         if found:
-            self._tail = self._tail[: min(found)]
+            at, self.stop = min(found)
+            self._tail = self._tail[:at]
             return True
         safe = max(0, len(self._tail) - self._longest + 1)
         self._parts.append(self._tail[:safe])

@@ -75,7 +75,7 @@ class GenerativeService:
         def answer(outcomes: list[Outcome]) -> Answer:
             return self._reader.read(ask.request, ask.generations(outcomes).choices, name)
 
-        return Handle(then(submission.outcomes, answer))
+        return Handle(then(submission.outcomes, answer), len(ask.tokens))
 
     def prepare(self, request: Request | RowError, name: str) -> Ask:
         """As `GenerativePreparation`."""

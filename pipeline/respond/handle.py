@@ -14,9 +14,11 @@ Made = TypeVar("Made")
 @dataclass(frozen=True, slots=True)
 class Handle(Generic[Made]):
     """result: the answer. It raises RowError where the request can't be answered, WorkerError where the
-    engine broke, and CancelledError after `cancel`."""
+    engine broke, and CancelledError after `cancel`. prompt_tokens: of the request; 0 where it isn't known
+    yet."""
 
     result: Future[Made]
+    prompt_tokens: int = 0
 
     def cancel(self) -> None:
         """Nobody wants the answer: what it takes up is free after the engine's next step. From any thread,

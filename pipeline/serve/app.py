@@ -18,10 +18,13 @@ from pipeline.errors import RowError, StorageError, WorkerError
 from pipeline.serve.door import Door
 from pipeline.serve.errors import ApiError, api_error, unknown_route
 from pipeline.serve.gate import Gate
-from pipeline.serve.routes import chat, completions, embeddings, health, metrics, models, tokens
+from pipeline.serve.refusal import refusal
+from pipeline.serve.routes import chat, completions, embeddings, health, messages, metrics, models, tokens
 from pipeline.serve.schema import failures
 
-ROUTERS = tuple(route.router for route in (chat, completions, embeddings, models, tokens, health, metrics))
+ROUTERS = tuple(
+    route.router for route in (chat, completions, embeddings, messages, models, tokens, health, metrics)
+)
 OURS = (RowError, WorkerError, StorageError, ApiError)
 
 LEFT = 499
@@ -60,10 +63,11 @@ async def _left(request: Request, failure: Exception) -> Response:
 
 
 async def _told(request: Request, failure: Exception) -> JSONResponse:
-    """Every failure as OpenAI writes it."""
+    """Every failure as the API of its route writes it."""
+    path = request.scope["path"]
     if isinstance(failure, HTTPException) and failure.status_code == 404:
-        return unknown_route(request.method, request.url.path).response()
+        return refusal(unknown_route(request.method, path), path)
     error = api_error(failure)
     if error.status == 500:
         _log.error("a request failed", exc_info=failure)
-    return error.response()
+    return refusal(error, path)

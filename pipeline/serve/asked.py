@@ -18,13 +18,15 @@ from pipeline.serve.prompts import requests_of
 class Asked:
     """requests: more than one for a completion's list of prompts, that differ in nothing else.
     stream: whether the answer comes in pieces. usage: whether a stream ends with the counts of tokens.
-    timings: whether the answer tells how long it took. encoded: whether vectors come as base64."""
+    timings: whether the answer tells how long it took. encoded: whether vectors come as base64.
+    prefix: of the answer's id; "" for OpenAI's."""
 
     endpoint: Endpoint
     requests: tuple[Request, ...]
     stream: bool = False
     usage: bool = False
     timings: bool = False
+    prefix: str = ""
 
     @property
     def request(self) -> Request:

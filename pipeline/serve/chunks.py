@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 from pipeline.answer.answer import Generated
 from pipeline.answer.columns import usage_columns
 from pipeline.answer.delta import Delta
 from pipeline.answer.label_columns import label_columns
 from pipeline.answer.openai_body import chunk_choice
-from pipeline.request.schema import ChatRequest, GenerationFields
+from pipeline.request.schema import GenerationFields
 from pipeline.serve.asked import Asked
 from pipeline.serve.exchange import Head
 from pipeline.serve.timings import timings
 
 Record = dict[str, Any]
-
-
-class Chunks(Protocol):
-    """Turns what the engine tells of one request into chunks."""
-
-    def first(self) -> Iterator[Record]:
-        """Before all others."""
-
-    def of(self, delta: Delta) -> Iterator[Record]: ...
-    def last(self, answer: Generated) -> Iterator[Record]:
-        """After all others."""
-
-
-def chunks_for(asked: Asked, head: Head) -> Chunks:
-    return ChatChunks(asked, head) if isinstance(asked.request, ChatRequest) else TextChunks(asked, head)
 
 
 class _Framed:

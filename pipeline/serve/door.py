@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pipeline.config import Endpoint, ServeConfig
+from pipeline.config import ServeConfig
 from pipeline.errors import WorkerError
 from pipeline.pulse import Pulse
 from pipeline.respond.service import Service
-from pipeline.serve.asked import json_object, read_asked
+from pipeline.serve.asked import Asked
 from pipeline.serve.errors import ApiError, unavailable
 from pipeline.serve.exchange import Exchange
 from pipeline.serve.keys import Owners
@@ -73,17 +73,18 @@ class Door:
         self._service = service
         self.state = "open"
 
-    async def begin(self, endpoint: Endpoint, body: bytes, owner: str) -> Exchange:
+    async def begin(self, read: Callable[[], Asked], owner: str) -> Exchange:
         """Reads, checks and admits a request, and begins to answer it.
 
-        Raises RowError and ApiError for one that isn't. owner: the name of the client's key.
+        Raises RowError and ApiError for one that isn't. read: gives what is asked, or raises RowError.
+        owner: the name of the client's key.
         """
         loop = asyncio.get_running_loop()
         if self._mailbox is None:
             self._mailbox = Mailbox(loop)
         exchange = Exchange(self._mailbox, self.metrics, owner)
         # Long texts and grammars take a while: the loop must not wait for them.
-        begun = loop.run_in_executor(None, self._ask, exchange, endpoint, body)
+        begun = loop.run_in_executor(None, self._ask, exchange, read)
         try:
             await asyncio.shield(begun)
         except asyncio.CancelledError:
@@ -102,8 +103,8 @@ class Door:
         for exchange in list(self.under_way):
             exchange.fail(unavailable(_SHUT["draining"]))
 
-    def _ask(self, exchange: Exchange, endpoint: Endpoint, body: bytes) -> None:
-        asked = read_asked(endpoint, json_object(body), self.defaults)
+    def _ask(self, exchange: Exchange, read: Callable[[], Asked]) -> None:
+        asked = read()
         service = self.service
         if service.pulse().waiting >= self.config.queue:
             raise ApiError(

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
 
 from pipeline.errors import NightherdError, RowError, StorageError, WorkerError
 
@@ -41,9 +40,6 @@ class ApiError(NightherdError):
     def body(self) -> dict[str, Any]:
         names = ("message", "type", "param", "code")
         return {"error": {name: getattr(self, name) for name in names}}
-
-    def response(self) -> JSONResponse:
-        return JSONResponse(self.body, self.status, self.headers)
 
 
 def unavailable(reason: str, seconds: int = 5) -> ApiError:

@@ -57,7 +57,10 @@ class Exchange:
         about = service.about
         self.asked = asked
         self.head = Head(
-            _PREFIX.get(asked.endpoint, "") + name, int(time.time()), about.model, about.fingerprint
+            (asked.prefix or _PREFIX.get(asked.endpoint, "")) + name,
+            int(time.time()),
+            about.model,
+            about.fingerprint,
         )
         listen = (lambda deltas: self._mailbox.post(self._told, deltas)) if asked.stream else None
         several = [request for request in asked.requests if isinstance(request, CompletionRequest)]
@@ -66,6 +69,12 @@ class Exchange:
         else:
             self._handle = service.ask(asked.request, name, listen=listen)
         self._handle.result.add_done_callback(lambda _: self._mailbox.post(self._told, None))
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Once it has begun."""
+        assert self._handle is not None
+        return self._handle.prompt_tokens
 
     async def answer(self) -> Answer:
         """The whole answer. Raises RowError, WorkerError, or the error of `fail`."""

@@ -11,6 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.serve.door import Door
 from pipeline.serve.errors import ApiError
+from pipeline.serve.messages.errors import is_message
+from pipeline.serve.refusal import refusal
 from pipeline.serve.visit import Visit
 
 FREE = frozenset(("/health", "/v1/health"))
@@ -41,6 +43,8 @@ class Gate:
                 visit.status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = visit.id
+                if is_message(path):
+                    headers["request-id"] = visit.id
                 headers["openai-processing-ms"] = str(visit.milliseconds)
             await send(message)
 
@@ -59,7 +63,8 @@ class Gate:
         if keys is not None and scope["path"] not in FREE:
             owner = keys.owner(_key(Headers(scope=scope)))
             if owner is None:
-                await _refusal(Headers(scope=scope)).response()(scope, receive, send)
+                error = _unknown_key(Headers(scope=scope))
+                await refusal(error, scope["path"])(scope, receive, send)
                 return
             visit.owner = owner
         await self._app(scope, receive, send)
@@ -78,7 +83,7 @@ def _key(headers: Headers) -> str:
     return key.encode("latin-1").decode(errors="surrogateescape")  # Keys are files' and so UTF-8.
 
 
-def _refusal(headers: Headers) -> ApiError:
+def _unknown_key(headers: Headers) -> ApiError:
     given = "this API key is not known" if _key(headers) else "no API key was given"
     how = "send one as `Authorization: Bearer KEY`"
     return ApiError(401, f"{given}: {how}", code="invalid_api_key", headers={"www-authenticate": "Bearer"})

@@ -43,6 +43,7 @@ class Live:
         self.url = url
         self.engine = engine
         self.gate = threading.Lock()
+        self.model: Any = None
 
     @property
     def idle(self) -> bool:

@@ -48,4 +48,5 @@ def live_script(said: str, template: str = TOOL_TEMPLATE) -> Iterator[Live]:
     model.vocabulary.chat_template = template
     engine = Engine(model, slots=4)
     with served(generative(model, engine), engine) as made:
+        made.model = model
         yield made

@@ -11,7 +11,7 @@ from typing import Any
 BLOCK = 256
 """Characters of a prompt for each hash: some 64 tokens, fewer are hardly worth a detour."""
 MOST_BLOCKS = 32
-_FIRST = ("tools", "response_format", "chat_template_kwargs")
+_FIRST = ("tools", "response_format", "chat_template_kwargs", "system")
 """Fields that chat templates write in front of the messages."""
 
 

@@ -20,8 +20,9 @@ from pipeline.serve.cluster.replies import Reply, Whole
 from pipeline.serve.cluster.request_body import read_ahead
 from pipeline.serve.cluster.wish import HEADER, Wish
 from pipeline.serve.errors import ApiError, unavailable
+from pipeline.serve.refusal import refusal
 
-ASKED = ("/chat/completions", "/completions", "/embeddings")
+ASKED = ("/chat/completions", "/completions", "/embeddings", "/messages")
 """The ends of paths whose requests change nothing: they may be tried again."""
 TRIES = 2
 """Not more: a request that kills its replica must not go through all of them."""
@@ -59,7 +60,7 @@ class Front:
                 await self._end(await self._try(_wishing(scope, Wish()), receive, send))
         except ApiError as error:
             error.headers["x-request-id"] = f"req_{uuid.uuid4().hex}"
-            await error.response()(scope, receive, send)
+            await refusal(error, path)(scope, receive, send)
 
     async def _ask(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Where a replica fails before its answer has begun, another one is asked."""

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from pipeline.serve.answering import answered
+from pipeline.serve.openai import OpenAI
 from pipeline.serve.schema import operation
 
 router = APIRouter()
@@ -13,4 +14,4 @@ router = APIRouter()
 
 @router.post("/embeddings", openapi_extra=operation("/v1/embeddings"))
 async def embeddings(request: Request) -> Response:
-    return await answered(request, "/v1/embeddings")
+    return await answered(request, OpenAI("/v1/embeddings"))
