@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -236,13 +236,26 @@ def doctor(
             raise typer.Exit(JobError.exit_status)
 
 
-@app.command(short_help="Progress and totals of a job.")
-def status(output: _Output) -> None:
-    """Show the progress and totals of a running, stopped or finished job."""
+@app.command(help=cli_help.STATUS, short_help="Progress and totals of a job.")
+def status(
+    output: _Output,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on until the job has ended.")] = False,
+    seconds: Annotated[
+        float | None, typer.Argument(metavar="SECONDS", min=0.1, help="With --watch: between two looks.")
+    ] = None,
+) -> None:
     with _one_message():
-        from pipeline.report.status import status as read_status
+        if seconds is not None and not watch:
+            raise ConfigError(f"{seconds:g} would be the seconds of --watch, which is not given")
+        if watch:
+            from pipeline.report import watch as watching
 
-        typer.echo(str(read_status(output)))
+            with suppress(KeyboardInterrupt):
+                watching.watch(output, seconds or watching.EVERY)
+        else:
+            from pipeline.report.status import status as read_status
+
+            typer.echo(str(read_status(output)))
 
 
 @app.command(short_help="Prove that a finished job is complete.")

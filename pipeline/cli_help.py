@@ -21,6 +21,17 @@ row gets an error in its `error` column and never stops the job. What --limit or
 Exit status: 0 every row has its output row, 1 the job could not be completed, 2 wrong usage.
 """
 
+STATUS = """Show the progress and totals of a running, stopped or finished job.
+
+\b
+Examples:
+  nightherd status out/
+  nightherd status s3://bucket/out/ --watch        # until the job has ended; Ctrl-C ends it before
+  nightherd status out/ --watch 30                 # a look every 30 seconds
+
+It reads OUT alone, so it works from any machine that can read OUT.
+"""
+
 EXPORT = """Write the answers as a result file of OpenAI's Batch API.
 
 \b

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 
 @dataclass(frozen=True, slots=True)
 class Pulse:
-    """Tokens and rows since the worker's start; running and waiting rows now.
+    """Tokens and rows since the worker's start; running and waiting rows now. `a + b` is that of both.
 
     full_seconds, full_tokens, last_seconds, last_tokens, held_cells: as the engine's counters.
     """
@@ -23,3 +23,11 @@ class Pulse:
     last_seconds: float = 0.0
     last_tokens: int = 0
     held_cells: float = 0.0
+
+    def __add__(self, other: Pulse) -> Pulse:
+        return Pulse(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    @property
+    def at_rest(self) -> Pulse:
+        """What stays of it when the worker is gone."""
+        return replace(self, running=0, waiting=0, held_cells=0.0)

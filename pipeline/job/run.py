@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -48,6 +49,7 @@ class Run:
     tally: what this run has added; before: what was committed when it began.
     is_part: whether rows are left out, so that the job isn't finished by it.
     ended: the limit that ended it, in words.
+    deaths: of workers at work, by what they died of: "rows", "memory" or "machine".
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Run:
         self.shards_done = 0
         self.is_part = False
         self.ended: str | None = None
+        self.deaths: Counter[str] = Counter()
 
     @property
     def done(self) -> Tally:
@@ -203,6 +206,7 @@ class Run:
         chunks = [chunk for assignment in held for chunk in assignment.chunks]
         committed = self._committed(chunks)
         self.tally += sum(committed.values(), Tally())
+        self.deaths["memory" if death.memory else "rows" if death.blame else "machine"] += 1
         self._screen.say(f"{death.worker} is gone and will be replaced: {first_line(death.reason)}")
         complete = self._coordinator.lost(death.worker, death.blame, committed, death.memory)
         self._avoid(

@@ -71,6 +71,7 @@ class Progress:
         self._bar = Bar(*columns, console=self._console) if self._console.is_terminal else None
         self._task = self._bar.add_task(name, total=total, completed=done, line="") if self._bar else None
         self.rates = Rates()
+        self.answered = done
 
     def __enter__(self) -> Self:
         if self._bar:
@@ -90,10 +91,10 @@ class Progress:
     def show(self, committed: int, pulse: Pulse, workers: int, failed: int = 0) -> None:
         """committed: rows of the job that are safe in the output. failed: those of them with an error."""
         self.rates = self._meter.read(pulse)
-        answered = min(self._total, max(committed, self._before + pulse.rows))
-        line = self.line(answered, pulse, workers, failed)
+        self.answered = min(self._total, max(committed, self._before + pulse.rows))
+        line = self.line(self.answered, pulse, workers, failed)
         if self._bar and self._task is not None:
-            self._bar.update(self._task, completed=answered, line=line)
+            self._bar.update(self._task, completed=self.answered, line=line)
         elif time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINE_EVERY
             self.say(f"{self._name}: {line}")

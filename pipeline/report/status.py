@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pipeline.errors import OutputError
 from pipeline.files.storage import Storage
 from pipeline.output.records import PROGRESS, RECORD, RESPONSES, SUCCESS, footers_of, kernels_of, read_record
+from pipeline.report.progress import span
 from pipeline.tally import Tally
 
 SILENCE = 60.0
@@ -20,6 +21,8 @@ SILENCE = 60.0
 class Status:
     """rows_done: answered rows, committed or reported.
     seconds_ago: since the driver's last word.
+    rows_left: that were not answered when the driver last said so, committed or not.
+    silent: the driver has said nothing for SILENCE seconds, and not that it stops: it seems to be dead.
     kernels: what computed the answers, a line each.
     """
 
@@ -32,6 +35,27 @@ class Status:
     rows_per_second: float | None = None
     seconds_ago: float | None = None
     kernels: tuple[str, ...] = ()
+    workers: int | None = None
+    rows_left: int | None = None
+    silent: bool = False
+
+    @property
+    def over(self) -> bool:
+        """Whether nobody works on the job any more, so far as its driver could say."""
+        return self.state == "finished" or (self.state == "stopped" and not self.silent)
+
+    @property
+    def pace(self) -> str:
+        """Workers, rows a second and the time that is left, as far as they are known."""
+        parts = []
+        if self.workers is not None:
+            parts.append(f"{self.workers:,} worker{'' if self.workers == 1 else 's'}")
+        if self.rows_per_second is not None:
+            parts.append(f"{self.rows_per_second:,.1f} rows a second")
+        if self.rows_per_second:
+            left = self.rows_total - self.rows_done if self.rows_left is None else self.rows_left
+            parts.append(f"about {span(left / self.rows_per_second)} left")
+        return ", ".join(parts)
 
     def __str__(self) -> str:
         lines = [
@@ -41,12 +65,24 @@ class Status:
             f"({self.tally.cached_tokens:,} cached), {self.tally.completion_tokens:,} completion tokens",
             *[f"  {line}" for line in self.tally.errors.lines()],
         ]
-        if self.state == "running" and self.rows_per_second is not None:
-            lines.append(f"{self.rows_per_second:,.1f} rows a second")
-        if self.seconds_ago is not None:
-            lines.append(f"last word {self.seconds_ago:,.0f} s ago")
+        if self.state == "running" and self.pace:
+            lines.append(self.pace)
+        if self.silent:
+            lines.append(self.warning)
+        elif self.seconds_ago is not None:
+            lines.append(f"last word {span(self.seconds_ago)} ago")
         lines += [f"kernels: {name}" for name in self.kernels]
         return "\n".join(lines)
+
+    @property
+    def warning(self) -> str:
+        """What a silent driver may mean."""
+        if self.seconds_ago is None:
+            return "its driver has said nothing yet: it is starting, or it is dead"
+        return (
+            f"its driver has said nothing for {span(self.seconds_ago)}: it seems to be dead, or cut off from "
+            "the output. The same command resumes the job"
+        )
 
 
 def status(output_url: str) -> Status:
@@ -63,6 +99,9 @@ def _status(output: Storage, output_url: str) -> Status:
         return _finished(success)
     record = read_record(output, RECORD)
     if record is None:
+        # It may have been finished in between, and its work folder deleted.
+        if success := read_record(output, SUCCESS):
+            return _finished(success)
         raise OutputError(f"output {output_url}: no job has begun there")
     return _unfinished(output, record, read_record(output, PROGRESS) or {})
 
@@ -82,9 +121,10 @@ def _unfinished(output: Storage, record: Mapping[str, Any], progress: Mapping[st
     told = Tally.from_dict(progress["tally"]) if progress.get("tally") else Tally()
     tally = max(told, sum(committed, Tally()), key=lambda t: t.rows)
     ago = max(0.0, time.time() - progress["updated"]) if "updated" in progress else None
-    silent = ago is None or ago >= SILENCE or bool(progress.get("stopped"))
+    said_so = bool(progress.get("stopped"))
+    silent = not said_so and (ago is None or ago >= SILENCE)
     return Status(
-        state="stopped" if silent else "running",
+        state="stopped" if said_so or silent else "running",
         rows_done=max(int(progress.get("rows_done", 0)), tally.rows),
         rows_total=sum(shard["rows"] for shard in shards.values()),
         shards_done=sum(not footer.awaits(retry) for footer in footers),
@@ -93,6 +133,9 @@ def _unfinished(output: Storage, record: Mapping[str, Any], progress: Mapping[st
         rows_per_second=progress.get("rows_per_second"),
         seconds_ago=ago,
         kernels=_names(record.get("kernels", []) + kernels_of(output)),
+        workers=progress.get("workers"),
+        rows_left=progress.get("rows_left"),
+        silent=silent,
     )
 
 

@@ -26,6 +26,7 @@ from pipeline.files.storage import Storage
 from pipeline.input.shards import Chunk, ShardPlan, list_shards, plan_shard
 from pipeline.job.actors.cluster import Slot
 from pipeline.job.actors.interrupts import Interrupted
+from pipeline.job.actors.metrics import Metric, Recorder
 from pipeline.job.driver import retry_job, run_job, try_job
 from pipeline.job.planner import plan_job
 from pipeline.job.worker import Identity, Worker
@@ -169,6 +170,21 @@ def test_large_json_lines_are_scanned_by_tasks_and_not_again_by_a_resume(case, m
     summary = case.run()
     assert (summary.totals.rows, summary.totals.failed) == (1000, 0)
     assert not list(case.output.glob("_work/*"))
+
+
+def test_what_a_run_has_done_is_in_its_metrics(case, monkeypatch):
+    seen: dict[tuple[str, ...], float] = {}
+
+    def count(recorder: Recorder, metric: Metric, total: float, **labels: str) -> None:
+        seen[metric.name, *labels.values()] = total
+
+    monkeypatch.setattr(Recorder, "count", count)
+    case.shard("s", ["first", "KILL", "last"])
+    case.run(cluster={"actors": 1}, retry={"max_attempts": 2})
+    assert seen["nightherd_rows_succeeded",] == 2
+    assert seen["nightherd_rows_failed", "worker_crashed"] == 1
+    assert seen["nightherd_worker_deaths", "rows"] >= 2
+    assert seen["nightherd_row_retries",] >= 1
 
 
 def test_no_row_is_lost_or_blamed_when_an_actor_is_killed(case, tmp_path):

@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import fields
 from itertools import count
 from typing import Any
 
@@ -49,6 +48,7 @@ _CALLS_AT_ONCE = 6
 class RayPool:
     """As many actors of one slot each as `room` says. Work can begin with the first that is ready.
 
+    name: the job's, for its metrics.
     room: how many actors some machines have room for; it is asked again while the job runs.
     patience: seconds without any place for a worker before the pool gives up.
     stall: seconds that a worker with work may stand still before it is replaced.
@@ -63,12 +63,13 @@ class RayPool:
         lookout: Lookout,
         patience: float,
         *,
+        name: str = "",
         stall: float = 660.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._build, self._slot, self._room = build, slot, room
         self._lookout, self._patience = lookout, Patience(patience, LACK_SAID_AFTER, clock)
-        self._stall, self._clock = stall, clock
+        self._name, self._stall, self._clock = name, stall, clock
         self._avoided: set[str] = set()
         self._members: dict[str, Member] = {}
         self._numbers = count(1)
@@ -108,7 +109,7 @@ class RayPool:
 
     def pulse(self) -> Pulse:
         """The counters of all workers together, those of dead ones included."""
-        return _sum([self._retired, *(member.pulse for member in self._members.values())])
+        return sum((member.pulse for member in self._members.values()), self._retired)
 
     def submit(self, worker: str, assignment: Assignment, plans: dict[str, ShardPlan]) -> None:
         self._members[worker].submit(assignment, plans, self._clock())
@@ -185,7 +186,7 @@ class RayPool:
         for _ in range(missing):
             # Names differ over a job's whole life, so that a late answer can't be mistaken.
             name = f"worker-{next(self._numbers)}"
-            actor, now = self._actor().remote(self._build, self._slot), self._clock()
+            actor, now = self._actor().remote(self._build, self._slot, self._name), self._clock()
             self._members[name] = Member(name, actor, moved=now, alive=now)
             self._members[name].start()
 
@@ -275,7 +276,7 @@ class RayPool:
 
     def _drop(self, member: Member) -> None:
         del self._members[member.name]
-        self._retired = _sum([self._retired, _at_rest(member.pulse)])
+        self._retired += member.pulse.at_rest
         member.kill()
 
     def _count_start(self, machine: str, ailment: Ailment) -> Iterator[Event]:
@@ -296,12 +297,3 @@ class RayPool:
             )
         # There is no room for more: go on with those that run.
         self._size, self._failed_starts, self._lost_starts = len(self._members), 0, 0
-
-
-def _sum(pulses: list[Pulse]) -> Pulse:
-    return Pulse(**{f.name: sum(getattr(pulse, f.name) for pulse in pulses) for f in fields(Pulse)})
-
-
-def _at_rest(pulse: Pulse) -> Pulse:
-    now = {"running": 0, "waiting": 0, "held_cells": 0.0}
-    return Pulse(**{f.name: getattr(pulse, f.name) for f in fields(Pulse)} | now)

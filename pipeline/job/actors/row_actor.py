@@ -17,6 +17,7 @@ from pipeline.errors import StorageError
 from pipeline.input.shards import Chunk, ShardPlan
 from pipeline.job.actors.cluster import Slot
 from pipeline.job.actors.last_words import keep_last_words
+from pipeline.job.actors.worker_metrics import WorkerMetrics
 from pipeline.job.assignment import Assignment
 from pipeline.pulse import Pulse
 from pipeline.tally import Tally
@@ -82,9 +83,11 @@ def settle(slot: Slot) -> None:
 class RowActor:
     """Runs in its own process. `work` and `pulse` may be called at once; `work` comes after `start`."""
 
-    def __init__(self, build: WorkerFactory, slot: Slot) -> None:
+    def __init__(self, build: WorkerFactory, slot: Slot, job: str) -> None:
+        """job: its name, for the metrics."""
         self._build = build
         self._slot = slot
+        self._metrics = WorkerMetrics(job)
         self._worker: RowWorker | None = None
         self._stage: Stage = "new"
         self._holding: set[int] = set()
@@ -126,9 +129,12 @@ class RowActor:
         def process(chunk: Chunk) -> Tally:
             if assignment.control:
                 return worker.prove(plans[chunk.shard], chunk)
-            return worker.process(
+            began = time.monotonic()
+            tally = worker.process(
                 plans[chunk.shard], chunk, assignment.attempt, condemned=assignment.condemned
             )
+            self._metrics.committed(time.monotonic() - began)
+            return tally
 
         with self._lock:
             self._holding.add(assignment.id)
@@ -143,6 +149,7 @@ class RowActor:
         with self._lock:
             holding = frozenset(self._holding)
         pulse, notes = (self._worker.pulse(), self._worker.notes) if self._worker else (Pulse(), ())
+        self._metrics.beat(pulse)
         node = ray.get_runtime_context().get_node_id()
         kernels = self._worker.kernels if self._worker else ""
         return Heartbeat(pulse, holding, node, self._stage, notes, os.getpid(), kernels)

@@ -58,7 +58,7 @@ def staffed(
         return found if most is None else min(most, found)
 
     stall = job.retry.row_deadline * job.retry.max_attempts + _STALL_SLACK
-    pool = RayPool(build, slot, size, lookout, job.cluster.patience, stall=stall)
+    pool = RayPool(build, slot, size, lookout, job.cluster.patience, name=job.name, stall=stall)
     try:
         yield Staff(pool, slot, room, NO_GPU if cluster != job.cluster else "")
     finally:
