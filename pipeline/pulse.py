@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 class Pulse:
     """Tokens and rows since the worker's start; running and waiting rows now. `a + b` is that of both.
 
+    interactive: of those that wait, the rows that somebody waits for.
     full_seconds, full_tokens, last_seconds, last_tokens, held_cells: as the engine's counters.
     """
 
@@ -18,6 +19,7 @@ class Pulse:
     rows: int = 0
     running: int = 0
     waiting: int = 0
+    interactive: int = 0
     full_seconds: float = 0.0
     full_tokens: int = 0
     last_seconds: float = 0.0

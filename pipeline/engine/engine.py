@@ -85,6 +85,12 @@ class Engine:
         return len(self._scheduler.waiting) + len(self._inbox)
 
     @property
+    def interactive(self) -> int:
+        """Of the rows that wait, those that somebody waits for."""
+        arrived = sum(row.priority is Priority.INTERACTIVE for row in list(self._inbox))
+        return len(self._scheduler.waiting.of(Priority.INTERACTIVE)) + arrived
+
+    @property
     def busy(self) -> bool:
         return bool(self.running or self.waiting)
 

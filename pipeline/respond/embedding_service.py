@@ -110,7 +110,7 @@ class EmbeddingService:
         self._wake()
 
     def pulse(self) -> Pulse:
-        return replace(self._pulse, waiting=len(self._singles))
+        return replace(self._pulse, waiting=len(self._singles), interactive=len(self._singles))
 
     def close(self) -> None:
         self._thread.close()

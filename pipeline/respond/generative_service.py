@@ -111,6 +111,7 @@ class GenerativeService:
             rows=done.rows,
             running=engine.running,
             waiting=engine.waiting,
+            interactive=engine.interactive,
             full_seconds=done.full_seconds,
             full_tokens=done.full_tokens,
             last_seconds=done.last_seconds,

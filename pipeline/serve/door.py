@@ -106,7 +106,7 @@ class Door:
     def _ask(self, exchange: Exchange, read: Callable[[], Asked]) -> None:
         asked = read()
         service = self.service
-        if service.pulse().waiting >= self.config.queue:
+        if service.pulse().interactive >= self.config.queue:
             raise ApiError(
                 429,
                 f"{self.config.queue} requests wait already: try again in a moment",

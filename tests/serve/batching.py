@@ -34,9 +34,15 @@ class Clock:
 
 
 @contextmanager
-def batching(data: Path, door: Door | None = None, clock: Callable[[], float] = time.time) -> Iterator[Live]:
+def batching(
+    data: Path | str,
+    door: Door | None = None,
+    clock: Callable[[], float] = time.time,
+    service: Any = live,
+) -> Iterator[Live]:
+    """service: `live` or `live_embeddings`."""
     office = Office(str(data), clock=clock)
-    with live(door, routers=office_routers(office)) as made:
+    with service(door, routers=office_routers(office)) as made:
         office.open(Engine(made.service, JOB, lambda: "0" * 64), made.door.metrics.computed)
         try:
             yield made
@@ -61,13 +67,15 @@ def jsonl(lines: Sequence[Any]) -> bytes:
     return b"".join(json.dumps(line).encode() + b"\n" for line in lines)
 
 
-def submitted(ai: openai.OpenAI, content: bytes, window: Any = "24h", **options: Any) -> Any:
+def submitted(
+    ai: openai.OpenAI, content: bytes, window: Any = "24h", endpoint: Any = CHATS, **options: Any
+) -> Any:
     file = ai.files.create(file=("in.jsonl", content), purpose="batch")
-    return ai.batches.create(input_file_id=file.id, endpoint=CHATS, completion_window=window, **options)
+    return ai.batches.create(input_file_id=file.id, endpoint=endpoint, completion_window=window, **options)
 
 
-def ended(ai: openai.OpenAI, id: str) -> Any:
-    until(lambda: ai.batches.retrieve(id).status in FINAL, 20)
+def ended(ai: openai.OpenAI, id: str, seconds: float = 30) -> Any:
+    until(lambda: ai.batches.retrieve(id).status in FINAL, seconds)
     return ai.batches.retrieve(id)
 
 

@@ -70,8 +70,9 @@ def live(
 
 
 @contextmanager
-def live_embeddings() -> Iterator[Live]:
-    with served(EmbeddingService(Embedder(FakeEmbeddingModel()), ABOUT, truncate=False)) as made:
+def live_embeddings(door: Door | None = None, **options: Any) -> Iterator[Live]:
+    service = EmbeddingService(Embedder(FakeEmbeddingModel()), ABOUT, truncate=False)
+    with served(service, None, door, **options) as made:
         yield made
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import openai
 import pytest
 
+from pipeline.config import ServeConfig
+from pipeline.serve.batches.keeper import OF_ONE_OWNER
 from pipeline.serve.door import Door
 from pipeline.serve.keys import Keys
 from tests.serve.batching import CHATS, Clock, batching, chats, client, ended, jsonl, line, results, submitted
-from tests.serve.live import until
+from tests.serve.live import live_embeddings, until
 
 
 @pytest.fixture(scope="module")
@@ -240,3 +243,50 @@ def test_the_input_may_have_blank_lines_and_windows_ends(ai):
     batch = ended(ai, submitted(ai, content).id)
     assert batch.status == "completed", json.dumps(batch.model_dump())
     assert results(ai, batch.output_file_id).keys() == {"row-0", "row-1"}
+
+
+def test_a_batch_of_embeddings(tmp_path):
+    url = "/v1/embeddings"
+    lines = [line(f"row-{n}", url=url, messages=None, max_tokens=None, input=f"text {n}") for n in range(5)]
+    with batching(tmp_path, service=live_embeddings) as made, client(made) as ai:
+        batch = ended(ai, submitted(ai, jsonl(lines), endpoint=url).id)
+        assert batch.status == "completed" and batch.error_file_id is None
+        found = results(ai, batch.output_file_id)
+        for number in range(5):
+            alone = ai.embeddings.create(model="local", input=f"text {number}", encoding_format="float")
+            data = found[f"row-{number}"]["response"]["body"]["data"]
+            assert data[0]["embedding"] == pytest.approx(alone.data[0].embedding)
+        wrong = ended(ai, submitted(ai, jsonl(chats(2))).id)
+        assert (wrong.status, wrong.request_counts.failed, wrong.output_file_id) == ("completed", 2, None)
+
+
+def test_rows_of_a_batch_take_nobodys_place_in_the_queue(tmp_path):
+    """The door counts those that somebody waits for."""
+    with batching(tmp_path, Door(ServeConfig(queue=2))) as made, client(made) as ai:
+        with made.gate, ThreadPoolExecutor(1) as threads:
+            asked = submitted(ai, jsonl(chats(60)))
+            until(lambda: made.service.pulse().waiting > 40)
+            chat = threads.submit(ai.completions.create, model="local", prompt="hi", max_tokens=2, timeout=60)
+            until(lambda: made.service.pulse().interactive == 1 or chat.done())
+            assert not chat.done()
+            made.gate.release()
+            try:
+                assert chat.result().choices
+            finally:
+                made.gate.acquire()
+        assert ended(ai, asked.id).request_counts.completed == 60
+
+
+def test_one_owners_batches_leave_room_for_others(tmp_path):
+    keys = Keys.of_environment({"NIGHTHERD_API_KEYS": "ann:a,bob:b"})
+    with batching(tmp_path, Door(keys=keys)) as made, client(made, "a") as ann, client(made, "b") as bob:
+        with made.gate:
+            many = [submitted(ann, jsonl(chats(3))).id for _ in range(4)]
+            one = submitted(bob, jsonl(chats(3))).id
+            until(lambda: bob.batches.retrieve(one).status == "in_progress")
+            states = [ann.batches.retrieve(id).status for id in many]
+            assert sorted(states) == ["in_progress"] * OF_ONE_OWNER + ["validating"] * (4 - OF_ONE_OWNER)
+            # One that still waits is cancelled all the same.
+            ann.batches.cancel(many[-1])
+            assert ended(ann, many[-1]).status == "cancelled"
+        assert {ended(ann, id).status for id in many[:-1]} == {"completed"}

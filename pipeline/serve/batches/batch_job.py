@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pipeline.config import InputConfig, JobConfig, OutputConfig
 from pipeline.files.storage import Storage
-from pipeline.input.shards import list_shards, plan_shard
+from pipeline.input.shards import ShardPlan, list_shards, plan_shard
 from pipeline.job.beginning import Commit, begin_whole
 from pipeline.job.responder import responder_for
 from pipeline.job.run import Run
@@ -21,6 +21,7 @@ from pipeline.respond.embedding_service import EmbeddingService
 from pipeline.respond.generative_service import GenerativeService
 from pipeline.serve.batches.batch_store import Place
 from pipeline.serve.batches.local_pool import LocalPool
+from pipeline.serve.batches.probation import DEATHS, Probation
 from pipeline.tally import Tally
 
 Served = GenerativeService | EmbeddingService
@@ -46,24 +47,78 @@ class Ran:
     done: Tally
 
 
-def run_batch(data: Storage, place: Place, engine: Engine, stopped: Callable[[], bool]) -> Ran:
+def run_batch(
+    data: Storage, place: Place, engine: Engine, stopped: Callable[[], bool], deaths: int = 0
+) -> Ran:
     """Answers what is left of a batch, until `stopped` says so. What is answered then is committed.
 
-    Raises JobError, and WorkerError where the engine is broken or closed."""
-    job = _job(data, place, engine.job)
-    plans = [plan_shard(shard) for shard in list_shards(job.input.path)]
-    prints = Fingerprint.of(job, engine.sha256(), plans)
-    # A service with other settings begins anew: answers of two kinds are never mixed.
-    out = f"{job.output.path}/{prints.digest}"
-    job = job.model_copy(update={"output": OutputConfig(path=out, parsed=False)})
-    manifest = Manifest(Storage.at(out), prints, {"name": job.name, "job": job.model_dump(mode="json")})
-    run = Run(job.retry, plans, manifest, reached=lambda *_: "the batch ends" if stopped() else None)
-    commit = begin_whole(manifest, run)
+    deaths: of processes that worked on it, of late. Raises JobError, and WorkerError where the engine is
+    broken or closed."""
+    batch = _BatchRun.of(data, place, engine, stopped)
+    run, commit = batch.begin()
+    added = Tally()
+    if commit and deaths >= DEATHS:
+        added = batch.try_rows(place)
+        run, commit = batch.begin()
     if commit:
-        _work(job, run, manifest, commit, engine.service)
+        batch.work(run, commit)
     if run.ended:
-        return Ran(False, run.tally, run.done)
-    return Ran(True, run.tally, manifest.finish(plans))
+        return Ran(False, added + run.tally, run.done)
+    return Ran(True, added + run.tally, batch.manifest.finish(batch.plans))
+
+
+@dataclass(frozen=True, slots=True)
+class _BatchRun:
+    """One process's part in a batch's job."""
+
+    job: JobConfig
+    service: Served
+    plans: list[ShardPlan]
+    manifest: Manifest
+    data: Storage
+    stopped: Callable[[], bool]
+
+    @classmethod
+    def of(cls, data: Storage, place: Place, engine: Engine, stopped: Callable[[], bool]) -> _BatchRun:
+        job = _job(data, place, engine.job)
+        plans = [plan_shard(shard) for shard in list_shards(job.input.path)]
+        prints = Fingerprint.of(job, engine.sha256(), plans)
+        # A service with other settings begins anew: answers of two kinds are never mixed.
+        output = OutputConfig(path=f"{job.output.path}/{prints.digest}", parsed=False)
+        job = job.model_copy(update={"output": output})
+        about = {"name": job.name, "job": job.model_dump(mode="json")}
+        manifest = Manifest(Storage.at(output.path), prints, about)
+        return cls(job, engine.service, plans, manifest, data, stopped)
+
+    def begin(self) -> tuple[Run, Commit | None]:
+        """The run of what is left; with it None, where nothing is."""
+        run = Run(self.job.retry, self.plans, self.manifest, reached=self._reached)
+        return run, begin_whole(self.manifest, run)
+
+    def _reached(self, tally: Tally, pulse: Pulse) -> str | None:
+        return "the batch ends" if self.stopped() else None
+
+    def work(self, run: Run, commit: Commit) -> None:
+        worker, stop = self._worker()
+        pool = LocalPool(worker, commit, stop)
+        with ProgressFile(self.manifest.output) as file:
+            try:
+                run.work(pool, pool, _Screen(run, file), FIRST_ROWS)
+            finally:
+                pool.close()
+
+    def try_rows(self, place: Place) -> Tally:
+        worker, _ = self._worker()
+        most = self.job.retry.max_attempts
+        probation = Probation(self.data, place, self.manifest, worker, self.service, most)
+        return sum((probation.work(plan, self.stopped) for plan in self.plans), Tally())
+
+    def _worker(self) -> tuple[Worker, Callable[[], None]]:
+        """A worker on the service's engine, and what ends its calls."""
+        about = self.service.about
+        identity = Identity(about.model, self.manifest.fingerprint.digest, about.kernels)
+        responder = responder_for(self.job, self.service, identity)
+        return Worker(self.job, identity, self.manifest, responder), responder.stop
 
 
 def _job(data: Storage, place: Place, job: JobConfig) -> JobConfig:
@@ -78,18 +133,6 @@ def _job(data: Storage, place: Place, job: JobConfig) -> JobConfig:
             "retry": job.retry.model_copy(update={"max_failures": 1.0}),
         }
     )
-
-
-def _work(job: JobConfig, run: Run, manifest: Manifest, commit: Commit, service: Served) -> None:
-    about = service.about
-    identity = Identity(about.model, manifest.fingerprint.digest, about.kernels)
-    responder = responder_for(job, service, identity)
-    pool = LocalPool(Worker(job, identity, manifest, responder), commit, responder.stop)
-    with ProgressFile(manifest.output) as file:
-        try:
-            run.work(pool, pool, _Screen(run, file), FIRST_ROWS)
-        finally:
-            pool.close()
 
 
 class _Screen:

@@ -47,6 +47,15 @@ class Place:
         return f"{self.path}/input.jsonl"
 
     @property
+    def tries(self) -> str:
+        """A mark for each try of a row on probation."""
+        return f"{self.path}/tries"
+
+    @property
+    def lease(self) -> str:
+        return f"{self.path}/lease"
+
+    @property
     def out(self) -> str:
         """The outputs of its job, one for each fingerprint."""
         return f"{self.path}/out"
@@ -121,7 +130,8 @@ class BatchStore:
         """Clears what a finished batch needs no more."""
         self.data.remove_tree(place.out)
         self.data.remove(place.input)
-        self.data.remove_tree(f"{place.path}/lease")
+        self.data.remove_tree(place.tries)
+        self.data.remove_tree(place.lease)
         self.data.remove(place.open)
 
     def drop(self, place: Place) -> None:

@@ -22,6 +22,8 @@ from pipeline.serve.batches.work import Work
 AT_ONCE = 8
 OF_ONE_OWNER = 2
 """Batches that are worked on together: one owner's long ones leave room for others'."""
+_ENDINGS = 4
+"""More threads for batches that only have to be ended: a client that cancels waits for no other batch."""
 LOOK_SECONDS = 2.0
 """How often the marks of batches that are worked on are looked at."""
 _AGAIN_SECONDS = 5.0
@@ -52,11 +54,12 @@ class Keeper:
     def __init__(self, store: BatchStore, work: Work) -> None:
         self._store, self._work = store, work
         self._held: dict[Place, _Hold] = {}
-        self._later: dict[Place, float] = {}
+        self._considered: dict[Place, float] = {}
+        self._failed: dict[Place, float] = {}
         self._sweep_at = 0.0
         self._closed = False
         self._news = threading.Event()
-        self._threads = ThreadPoolExecutor(AT_ONCE, "batch")
+        self._threads = ThreadPoolExecutor(AT_ONCE + _ENDINGS, "batch")
         self._thread = threading.Thread(target=self._serve, name="batches", daemon=True)
 
     def start(self) -> None:
@@ -64,7 +67,7 @@ class Keeper:
 
     def wake(self) -> None:
         """Something has changed: don't wait. From any thread."""
-        self._later.clear()
+        self._considered.clear()
         self._news.set()
 
     def close(self) -> None:
@@ -95,8 +98,10 @@ class Keeper:
         for place in self._store.open():
             if self._closed:
                 return
-            if place not in self._held and self._later.get(place, 0.0) <= time.monotonic():
-                self._later[place] = time.monotonic() + _AGAIN_SECONDS
+            now = time.monotonic()
+            again = max(self._considered.get(place, 0.0), self._failed.get(place, 0.0))
+            if place not in self._held and again <= now:
+                self._considered[place] = now + _AGAIN_SECONDS
                 self._consider(place)
         if time.monotonic() >= self._sweep_at:
             self._sweep_at = time.monotonic() + _SWEEP_SECONDS
@@ -107,6 +112,8 @@ class Keeper:
         if hold.work.done():
             del self._held[hold.place]
             _release(hold)
+            # There is room for another one.
+            self._considered.clear()
             return
         now = self._store.clock()
         if time.monotonic() >= hold.renew_at:
@@ -140,7 +147,7 @@ class Keeper:
         return len(self._held) < AT_ONCE and owners[place.folder] < OF_ONE_OWNER
 
     def _take(self, place: Place, batch: Batch) -> None:
-        taken = lease.take(self._store.data, f"{place.path}/lease", self._store.clock)
+        taken = lease.take(self._store.data, place.lease, self._store.clock)
         if taken is None:
             return
         hold = _Hold(place, batch.request.expires_at, taken, time.monotonic() + lease.SECONDS / 3)
@@ -150,14 +157,14 @@ class Keeper:
 
     def _carry(self, hold: _Hold) -> None:
         try:
-            self._work.carry(hold.place, hold.stop.is_set)
+            self._work.carry(hold.place, hold.stop.is_set, hold.lease.deaths)
         except NightherdError as error:
             if not hold.stop.is_set():
                 _log.warning("batch %s is left for a while: %s", hold.place.id, error)
-            self._later[hold.place] = time.monotonic() + _AFTER_FAILURE
+            self._failed[hold.place] = time.monotonic() + _AFTER_FAILURE
         except Exception:
             _log.exception("batch %s is left for a while", hold.place.id)
-            self._later[hold.place] = time.monotonic() + _AFTER_FAILURE
+            self._failed[hold.place] = time.monotonic() + _AFTER_FAILURE
 
 
 def _release(hold: _Hold) -> None:

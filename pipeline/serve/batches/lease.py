@@ -21,13 +21,14 @@ class Lease:
     so two never hold one lease, whatever their clocks say. What a late one still commits does no harm: of
     two commits, the first counts.
 
-    until: seconds since 1970.
+    until: seconds since 1970. deaths: of holders that died of late, one after the other.
     """
 
     data: Storage
     folder: str
     number: int
     until: float = 0.0
+    deaths: int = 0
 
     def renewed(self, now: float) -> Lease | None:
         """None where another process has taken over. Raises StorageError."""
@@ -48,16 +49,19 @@ class Lease:
 
     @property
     def _record(self) -> marks.Record:
-        return {"until": self.until, "holder": _holder()}
+        return {"until": self.until, "deaths": self.deaths, "holder": _holder()}
 
 
 def take(data: Storage, folder: str, clock: Callable[[], float] = time.time) -> Lease | None:
     """The next lease of a folder; None where a process that lives holds one. Raises StorageError."""
     numbers = [int(name.rpartition("/")[2].removesuffix(".json")) for name in data.list(folder)]
     last = max(numbers, default=0)
-    if last and not _is_over(marks.read(data, _name(folder, last)), clock()):
+    record = marks.read(data, _name(folder, last)) if last else None
+    if record and not _is_over(record, clock()):
         return None
-    lease = Lease(data, folder, last + 1, clock() + SECONDS)
+    # One that was released was not held by a process that died.
+    deaths = record["deaths"] + 1 if record and record["until"] else 0
+    lease = Lease(data, folder, last + 1, clock() + SECONDS, deaths)
     if not marks.put(data, _name(folder, lease.number), lease._record):
         return None
     for number in numbers:
@@ -65,9 +69,9 @@ def take(data: Storage, folder: str, clock: Callable[[], float] = time.time) -> 
     return lease
 
 
-def _is_over(record: marks.Record | None, now: float) -> bool:
+def _is_over(record: marks.Record, now: float) -> bool:
     """Nobody has to wait for a process that can be seen to be gone."""
-    if record is None or record["until"] < now:
+    if record["until"] < now:
         return True
     writer = Writer(*record["holder"])
     return writer.is_near and not writer.is_alive
