@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError
@@ -61,7 +62,9 @@ Draw = Callable[[Any], None]
 """Draws on an array of axes, or on the only one."""
 
 
-def svg(name: str, title: str, draw: Draw, *, height: float = 2.4, width: float = WIDTH, **grid: Any) -> str:
+def svg(
+    name: str, title: str, draw: Draw, *, height: float = 2.4, width: float = WIDTH, **grid: Any
+) -> Markup:
     """A chart as an <svg> element. name: its own in the page. title: what it shows, for screen readers.
 
     grid: as matplotlib's `subplots`. Raises ConfigError where matplotlib isn't installed.
@@ -81,7 +84,7 @@ def svg(name: str, title: str, draw: Draw, *, height: float = 2.4, width: float 
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure.subplots(**grid))
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _for_page(file.getvalue(), title)
+    return Markup(_for_page(file.getvalue(), title))
 
 
 def timeline(starts: Sequence[int], width: int, rows: NDArray[Any], tokens: NDArray[Any]) -> Draw:

@@ -11,9 +11,9 @@ import pyarrow as pa
 from pipeline.errors import ConfigError
 from pipeline.output.committed import CommittedRows
 from pipeline.report.comparison import Comparison
+from pipeline.report.formats import cut
 from pipeline.report.pairing import Pairing
 from pipeline.report.row_batch import RowBatch
-from pipeline.report.sections import cut
 
 _ROWS = 512
 _SHOWN = 10

@@ -12,8 +12,9 @@ from markupsafe import Markup, escape
 from pipeline.report import charts
 from pipeline.report.comparison import Change, Comparison
 from pipeline.report.diff import Diff, costs
+from pipeline.report.formats import cut
+from pipeline.report.label_sections import MOST_CONFUSED
 from pipeline.report.page import render, write_page
-from pipeline.report.sections import MOST_CONFUSED, cut
 
 _LONGEST = 1200
 _MOST_CHANGES = 10
@@ -104,7 +105,7 @@ def _labels(found: Comparison) -> dict[str, Any] | None:
         "labels", "rows by their label before and after", draw, height=height, width=charts.HALF
     )
     return {
-        "chart": Markup(chart),
+        "chart": chart,
         "note": f"The {len(names)} commonest of {len(rows)} labels." if len(rows) > len(names) else "",
         "changes": [
             {"before": cut(one, 60), "after": cut(other, 60), "rows": f"{count:,}"}
@@ -118,7 +119,7 @@ def _cosines(found: Comparison) -> Markup | None:
     if not found.cosines.count:
         return None
     draw = charts.histogram(found.cosines.sample, "cosine", [("median", found.cosines.quantile(0.5))])
-    return Markup(charts.svg("cosines", "rows by the cosine of their two vectors", draw, height=2.2))
+    return charts.svg("cosines", "rows by the cosine of their two vectors", draw, height=2.2)
 
 
 def _example(change: Change) -> dict[str, Any]:

@@ -19,9 +19,10 @@ from pipeline.output.records import REPORT, WORK
 from pipeline.plan.held import held_at
 from pipeline.report.asked import Place, asked
 from pipeline.report.forecast_text import held_rows
+from pipeline.report.formats import moment
 from pipeline.report.progress import span
 from pipeline.report.row_batch import RowBatch
-from pipeline.report.sections import moment, sections
+from pipeline.report.sections import sections
 from pipeline.report.status import Status, status
 from pipeline.report.survey import Survey, columns_to_read
 from pipeline.tally import Tally

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -48,6 +48,12 @@ def says(driver: DriverProcess, words: str, seconds: float) -> float:
     return time.monotonic() - began
 
 
+def the_first(found: Callable[[], list[int]], process: str) -> int:
+    """The process, as soon as it is there: an agent may have its title long after rows are answered."""
+    pids: list[int] = until(found, NOTICED, f"the {process} has started")
+    return pids[0]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("process", PROCESSES)
 def test_a_local_cluster_that_loses_a_process_is_started_again(tmp_path: Path, process: str):
@@ -57,7 +63,7 @@ def test_a_local_cluster_that_loses_a_process_is_started_again(tmp_path: Path, p
         with case.watch() as watcher:
             driver = case.start(seconds=0.05)
             at_work(case, driver)
-            kill(driver.helpers(PROCESSES[process])[0])
+            kill(the_first(lambda: driver.helpers(PROCESSES[process]), process))
             again = says(driver, "Ray is started again", ENDED)
             print(f"\n{process} of a local job killed: started again after {again:.0f} s")
             case.log.hurry()
@@ -130,7 +136,7 @@ def test_a_job_without_a_cluster_ends_when_its_patience_does(own, process: str, 
     elif process == "raylet":
         kill(head.all_processes["raylet"][0].process.pid)
     else:
-        kill(machines.processes_of(head, PROCESSES[process])[0])
+        kill(the_first(lambda: machines.processes_of(head, PROCESSES[process]), process))
     began = time.monotonic()
     status = driver.wait(ENDED)
     print(f"\n{process} of a cluster killed: ended after {time.monotonic() - began:.0f} s\n{driver.tail}")
