@@ -50,6 +50,15 @@ class Server:
         self._await_health()
         self._connections = threading.local()
 
+    @property
+    def address(self) -> str:
+        """Host and port."""
+        return self._host
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def run(self, task: Task) -> Result:
         """All of the task's rows, as fast as the server answers them."""
         answers, seconds = self.answers(task.url, requests(task))

