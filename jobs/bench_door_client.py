@@ -43,13 +43,13 @@ async def _ask_all(address: str, url: str, bodies: list[Body], clients: int, str
     left = iter(bodies)
     answers: list[Answer] = []
 
-    async def ask() -> None:
+    async def client() -> None:
         connection = Connection(address)
         for body in left:
             answers.append(await asyncio.wait_for(connection.ask(url, body, stream=stream), WAIT))
         connection.close()
 
-    await asyncio.gather(*(ask() for _ in range(clients)))
+    await asyncio.gather(*(client() for _ in range(clients)))
     return answers
 
 
@@ -66,31 +66,34 @@ class Connection:
         more = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
         said = json.dumps(body | more).encode()
         head = f"POST {url} HTTP/1.1\r\nHost: {self._host}\r\nContent-Type: application/json\r\n"
-        if self._streams is None:
-            self._streams = await asyncio.open_connection(self._host, self._port)
-        reader, writer = self._streams
         answer = Answer(time.perf_counter())
-        writer.write(f"{head}Content-Length: {len(said)}\r\n\r\n".encode() + said)
-        headers = await self._headers(reader)
-        usage = None
-        async for line in _lines(reader, headers):
-            if stream and line.startswith(b"data: {") and not any(mark in line for mark in _EMPTY):
-                answer.each.append(time.perf_counter())
-            if b'"usage":{' in line:
-                usage = json.loads(line.removeprefix(b"data: "))["usage"]
-        answer.ended = time.perf_counter()
-        if usage is None:
-            raise SystemExit(f"{self._host}:{self._port} sent no usage")
-        answer.prompt, answer.tokens = usage["prompt_tokens"], usage["completion_tokens"]
+        reader, status = await self._send(f"{head}Content-Length: {len(said)}\r\n\r\n".encode() + said)
+        headers = await self._headers(reader, status)
+        await _read(answer, _lines(reader, headers), stream)
         if headers.get("connection") == "close":
             self.close()
         return answer
 
-    async def _headers(self, reader: asyncio.StreamReader) -> dict[str, str]:
-        status = (await reader.readline()).decode()
-        if " 200 " not in status:
+    async def _send(self, request: bytes) -> tuple[asyncio.StreamReader, bytes]:
+        """The status line, and what comes after it. A server may have closed an idle connection."""
+        while True:
+            fresh = self._streams is None
+            if self._streams is None:
+                self._streams = await asyncio.open_connection(self._host, self._port)
+            reader, writer = self._streams
+            writer.write(request)
+            try:
+                status = await reader.readline()
+            except ConnectionError:
+                status = b""
+            if status or fresh:
+                return reader, status
+            self.close()
+
+    async def _headers(self, reader: asyncio.StreamReader, status: bytes) -> dict[str, str]:
+        if b" 200 " not in status:
             said = await asyncio.wait_for(reader.read(2000), 5)
-            raise SystemExit(f"{self._host}:{self._port} answered {status.strip()}: {said.decode()}")
+            raise SystemExit(f"{self._host}:{self._port} answered {status.decode().strip()}: {said.decode()}")
         headers = {}
         while (line := (await reader.readline()).decode().strip()) != "":
             name, _, value = line.partition(":")
@@ -101,6 +104,19 @@ class Connection:
         if self._streams:
             self._streams[1].close()
             self._streams = None
+
+
+async def _read(answer: Answer, lines: AsyncIterator[bytes], stream: bool) -> None:
+    usage = None
+    async for line in lines:
+        if stream and line.startswith(b"data: {") and not any(mark in line for mark in _EMPTY):
+            answer.each.append(time.perf_counter())
+        if b'"usage":{' in line:
+            usage = json.loads(line.removeprefix(b"data: "))["usage"]
+    answer.ended = time.perf_counter()
+    if usage is None:
+        raise SystemExit("an answer came without its usage")
+    answer.prompt, answer.tokens = usage["prompt_tokens"], usage["completion_tokens"]
 
 
 async def _lines(reader: asyncio.StreamReader, headers: dict[str, str]) -> AsyncIterator[bytes]:
