@@ -76,7 +76,7 @@ class Front:
             await self._end(reply)
 
     async def _try(self, scope: Scope, receive: Receive, send: Send) -> Reply:
-        reply = Reply(send)
+        reply = Reply(send, scope["path"])
         try:
             await self._app(scope, receive, reply)
         except Exception:

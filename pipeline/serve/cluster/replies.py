@@ -8,7 +8,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import Message, Send
 
 from pipeline.serve.errors import ApiError
-from pipeline.serve.sse import DONE, event
+from pipeline.serve.refusal import last_events
 
 OURS = "openai-processing-ms"
 """A header of every answer of a replica. Serve's own refusals have none."""
@@ -19,8 +19,10 @@ class Reply:
     """A `send` for Serve's proxy. begun: whether the client has got a status. refused: whether Serve itself
     has refused the request; nothing of that is passed on."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, path: str) -> None:
+        """path: that was asked."""
         self._send = send
+        self._path = path
         self._events = False
         self._whole = False
         self.begun = False
@@ -46,7 +48,7 @@ class Reply:
             raise error
         if self._events and not self._whole:
             self._whole = True
-            await self._send({"type": "http.response.body", "body": event(error.body) + DONE})
+            await self._send({"type": "http.response.body", "body": last_events(error, self._path)})
 
 
 @dataclass

@@ -159,6 +159,22 @@ def test_a_stream_that_is_cut_ends_with_an_error_event():
     assert not client.told[-1].get("more_body")
 
 
+def test_anthropics_clients_are_told_in_their_own_words():
+    path = "/llm/v1/messages"
+    error = {
+        "type": "overloaded_error",
+        "message": "the replica that was to answer this request is gone: try again",
+    }
+    proxy = Proxy(dies)
+    client = ask(proxy, path=path)
+    assert (client.status, len(proxy.wishes)) == (503, 2)
+    assert json.loads(client.body) == {"type": "error", "error": error}
+    cut = ask(Proxy(reply(b"event: ping\n\n", kind=b"text/event-stream", whole=False)), path=path)
+    name, data = cut.body.decode().removeprefix("event: ping\n\n").removesuffix("\n\n").split("\n")
+    assert name == "event: error"
+    assert json.loads(data.removeprefix("data: ")) == {"type": "error", "error": error}
+
+
 def test_a_stream_that_ends_well_has_no_error():
     client = ask(Proxy(reply(b"data: [DONE]\n\n", kind=b"text/event-stream")))
     assert client.body == b"data: [DONE]\n\n"
