@@ -51,8 +51,14 @@ def _install(command: list[str], folder: Path, packages: Sequence[str]) -> None:
     (folder / _DONE).write_text(wanted)
 
 
-def run(command: list[str], environment: dict[str, str], seconds: float = 300.0) -> str:
-    """What it prints. Fails the test, with all that was said, where it ends with an error."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, env=environment)
+def run(
+    command: list[str], environment: dict[str, str], seconds: float = 300.0, folder: Path | None = None
+) -> str:
+    """What it prints. Fails the test, with all that was said, where it ends with an error.
+
+    folder: where it runs and may leave files; the current one by default."""
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=seconds, env=environment, cwd=folder
+    )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return done.stdout

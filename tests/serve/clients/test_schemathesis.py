@@ -37,5 +37,5 @@ def test_nothing_fails(kind, request, packages, tmp_path):
     # Of how well examples can be made: of no interest here.
     command += ["--suppress-health-check", "all"]
     environment = {**os.environ, "SCHEMATHESIS_HOOKS": "hooks", "PYTHONPATH": str(tmp_path)}
-    said = run(command, environment, seconds=10 * SECONDS)
+    said = run(command, environment, seconds=10 * SECONDS, folder=tmp_path)
     assert " passed" in said
