@@ -7,9 +7,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
+from rich.table import Table
 from rich.text import Text
 
 from pipeline.errors import StorageError
@@ -81,6 +82,9 @@ def _line(status: Status) -> str:
 
 
 def _picture(status: Status, trouble: str) -> RenderableType:
-    bar = ProgressBar(total=max(1, status.rows_total), completed=status.rows_done, width=60)
-    rows: list[RenderableType] = [bar, Text(str(status))]
-    return Group(*rows, Text(f"not of now: {trouble}", style="red")) if trouble else Group(*rows)
+    picture = Table.grid()  # A bar alone does not end its line.
+    picture.add_row(ProgressBar(total=max(1, status.rows_total), completed=status.rows_done, width=60))
+    picture.add_row(Text(str(status)))
+    if trouble:
+        picture.add_row(Text(f"not of now: {trouble}", style="red"))
+    return picture

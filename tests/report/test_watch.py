@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 from typer.testing import CliRunner
 
 from pipeline.cli import app
@@ -68,6 +69,8 @@ def test_a_terminal_is_drawn_anew(job: Job) -> None:
     _, shown = watched(job, lambda: tell(job, 4), job.finish, terminal=True)
     assert all(f"{rows} of 10 rows" in shown for rows in (2, 4, 10))
     assert "\x1b[2K" in shown
+    plain = Text.from_ansi(shown).plain.splitlines()
+    assert "running: 4 of 10 rows, 0 of 2 shards" in [line.strip() for line in plain]
 
 
 def test_a_job_that_stopped_is_watched_no_more(job: Job) -> None:
