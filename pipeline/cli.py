@@ -268,8 +268,8 @@ def verify(
         from pipeline.output.verify import verify as recount
 
         report = recount(output, deep=deep)
-        for problem in report.problems:
-            typer.echo(problem, err=True)
+        for line in [*report.notes, *report.problems]:
+            typer.echo(line, err=True)
         if report.problems:
             raise JobError(f"{output}: {len(report.problems)} problem(s) found")
         typer.echo(f"{output}: every input row has exactly one output row, and all totals agree")

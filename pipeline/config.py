@@ -23,6 +23,7 @@ from pipeline.errors import ConfigError
 
 Auto = Literal["auto"]
 Endpoint = Literal["/v1/chat/completions", "/v1/completions", "/v1/embeddings"]
+Changed = Literal["refuse", "keep", "redo"]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -61,9 +62,13 @@ class ModelConfig(_Section):
 
 
 class InputConfig(_Section):
-    """A Parquet, .jsonl or .csv file, a folder or a glob of them, on any fsspec URL."""
+    """A Parquet, .jsonl or .csv file, a folder or a glob of them, on any fsspec URL.
+
+    changed: what becomes of shards that changed or vanished since they were answered. New ones are taken on.
+    """
 
     path: str = Field(min_length=1)
+    changed: Changed = "refuse"
 
 
 class OutputConfig(_Section):

@@ -124,7 +124,7 @@ def test_a_job_that_fails_ends_with_1_and_one_message(monkeypatch, jobs):
 @pytest.mark.parametrize(("problems", "exit_status"), [([], 0), (["a.parquet: 3 rows, not 4"], 1)])
 def test_verify_prints_problems_and_ends_accordingly(monkeypatch, problems, exit_status):
     module = ModuleType("pipeline.output.verify")
-    report = SimpleNamespace(problems=problems, totals=Tally(rows=4))
+    report = SimpleNamespace(problems=problems, notes=[], totals=Tally(rows=4))
     module.verify = lambda output, deep=False: report  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pipeline.output.verify", module)
     result = call("verify", "out")

@@ -102,6 +102,7 @@ class ShardPlan:
         of a text.
     marks: for a text, where some rows begin: (row, byte), in order, the first row's first; else ().
     retry: the number of the retry that the shard is part of; 0 while it has no response file.
+    recorded: known from the output's record alone: the file was not read, and may be gone.
     """
 
     shard: Shard
@@ -110,6 +111,7 @@ class ShardPlan:
     columns: tuple[str, ...]
     marks: tuple[Mark, ...] = ()
     retry: int = 0
+    recorded: bool = False
 
     @property
     def partition(self) -> dict[str, str | None]:

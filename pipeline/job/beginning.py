@@ -32,11 +32,13 @@ def begin_whole(manifest: Manifest, run: Run) -> Commit | None:
 def begin_part(part: Part, manifest: Manifest, run: Run) -> Commit:
     """Begins a try-out, or goes on with it. Raises OutputError where the job has no place for one."""
     output = manifest.output.url
-    if manifest.begin():
+    if manifest.is_finished:
         raise OutputError(
-            f"output {output}: the job is finished, and every row has its answer: nothing is left to try "
-            f"out. See nightherd report {output}, or choose another output"
+            f"output {output}: the job is finished, and each row that it had is answered: nothing is left "
+            f"to try out. nightherd run answers new shards; see nightherd report {output}, or choose "
+            "another output"
         )
+    manifest.begin()
     if manifest.retry:
         raise OutputError(
             f"output {output}: its failed rows are being retried: nightherd retry {output} goes on with it"
@@ -55,4 +57,4 @@ def _amend(manifest: Manifest, run: Run) -> Commit:
     amendment = Amendment(manifest, manifest.retry)
     manifest.output.sweep()
     run.take_failed(amendment)
-    return amendment.commit
+    return amendment.commit_any

@@ -117,7 +117,7 @@ def _drive(
 ) -> Summary | Ended:
     began = time.monotonic()
     limits = Limits.begin(job.limits)
-    with opened(job, model, tell) as work:
+    with opened(job, model, tell, retries=begin is reopen) as work:
         try:
             done_now, ended = _see_through(work, workers, begin, tell, limits)
         finally:

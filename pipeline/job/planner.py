@@ -70,7 +70,8 @@ def plan_job(
             measured = _Sampling(work, staff, began).measure(sample)
         keep_plans(work.manifest.output, work.plans)
         on_gpu = staff.slot.gpus > 0
-        checked = _checked(work.plans, check or RowCheck(work.config, on_gpu), work.cluster, tell)
+        unread = [plan for plan in work.plans if not plan.recorded]
+        checked = _checked(unread, check or RowCheck(work.config, on_gpu), work.cluster, tell)
         forecast = _forecast(work, staff, measured, checked)
         keep_forecast(work.manifest.output, forecast)
     return forecast

@@ -18,7 +18,8 @@ from pipeline.job.limits import Reached, never
 from pipeline.output.amendment import Amendment
 from pipeline.output.drafts import Drafts
 from pipeline.output.manifest import Manifest
-from pipeline.output.records import WORK, chunk_name, footer_of, response_name
+from pipeline.output.records import CHUNKS, response_name
+from pipeline.plan.corpus import looked_into
 from pipeline.plan.try_out import Part
 from pipeline.pulse import Pulse
 from pipeline.tally import Tally
@@ -96,14 +97,19 @@ class Run:
         self._note_answered(finished)
         begun = self._begun()
         for name in [name for name in self._plans if name not in finished]:
-            done = self._done_of(self._plans[name]) if name in begun else {}
-            self.before += sum(done.values(), Tally())
-            for chunk, tally in done.items():
-                self._coordinator.note_answered((chunk,), tally)
-            self._take_on(self._plans[name], done, part)
+            self._take_up(name, begun, part)
         self.is_part = part is not None
         if self.is_part:
             self.rows = self.before.rows + self._coordinator.backlog.unassigned
+
+    def _take_up(self, name: str, begun: set[str], part: Part | None = None) -> None:
+        """Goes on with a shard that isn't committed. begun: the names of those that have chunks."""
+        plan = self._plans[name] = looked_into(self._plans[name])
+        done = self._done_of(plan) if name in begun else {}
+        self.before += sum(done.values(), Tally())
+        for chunk, tally in done.items():
+            self._coordinator.note_answered((chunk,), tally)
+        self._take_on(plan, done, part)
 
     def _take_on(self, plan: ShardPlan, done: Iterable[Chunk], part: Part | None) -> None:
         """Gives the coordinator what is left of a shard. One that stays in part is not put together."""
@@ -119,9 +125,15 @@ class Run:
             self._to_assemble += self._whole([plan])
 
     def take_failed(self, amendment: Amendment) -> None:
-        """Finds the rows that failed and haven't been tried again, shard by shard."""
+        """Finds the rows that failed and haven't been tried again, and shards that are new."""
+        begun = self._begun()
         for name, plan in list(self._plans.items()):
-            if tally := amendment.finished(plan):
+            known = self._manifest.answered(plan)
+            if known is None:
+                self._take_up(name, begun)
+                continue
+            # What was kept of a file that has changed or gone can't be tried again.
+            if tally := known if plan.recorded else amendment.finished(plan):
                 self.before += tally
                 self.shards_done += 1
                 continue
@@ -165,15 +177,13 @@ class Run:
     def _note_answered(self, finished: Mapping[str, Tally]) -> None:
         """Rows that earlier runs have answered: new workers can be tried on them."""
         for name, tally in finished.items():
-            if plan := self._plans.get(name):
+            if (plan := self._plans.get(name)) and not plan.recorded:
                 self._coordinator.note_answered((Chunk(name, 0, plan.rows),), tally)
 
     def _begun(self) -> set[str]:
         """The shards that have chunks in the work folder."""
-        folder = f"{WORK}/chunks"
-        return {
-            str(PurePosixPath(name).parent.relative_to(folder)) for name in self._manifest.output.list(folder)
-        }
+        folders = {str(PurePosixPath(name).parent) for name in self._manifest.output.list(CHUNKS)}
+        return {name for name in self._plans if self._manifest.chunk_folder(name) in folders}
 
     def _take(self, event: Event) -> list[ShardPlan]:
         """Tells the coordinator what happened; returns the shards that are complete by it."""
@@ -236,7 +246,7 @@ class Run:
         found: dict[Chunk, Tally] = {}
         for chunk in chunks:
             plan = self._plans[chunk.shard]
-            if chunk == plan.whole and (tally := self._answered(plan)):
+            if chunk == plan.whole and (tally := self._manifest.answered(plan)):
                 found[chunk] = tally
                 continue
             self._drafts.commit(chunk, plan.retry)
@@ -248,12 +258,6 @@ class Run:
         """The committed chunks of a shard that isn't complete, and what an earlier run left as drafts."""
         self._drafts.commit_all(plan.shard.name, plan.retry)
         return self._manifest.finished_chunks(plan.shard.name, plan.retry)
-
-    def _answered(self, plan: ShardPlan) -> Tally | None:
-        try:
-            return footer_of(self._manifest.output, response_name(plan.shard)).tally
-        except FileNotFoundError:
-            return None
 
     def _tell_failures(self) -> None:
         """At the first failed row, and then each time that there are ten times as many."""
@@ -282,7 +286,9 @@ class Run:
 
     def _file_name(self, chunk: Chunk) -> str:
         plan = self._plans[chunk.shard]
-        return response_name(plan.shard) if chunk == plan.whole else chunk_name(chunk, plan.retry)
+        return (
+            response_name(plan.shard) if chunk == plan.whole else self._manifest.chunk_name(chunk, plan.retry)
+        )
 
     def _hand_out(self, pulse: Pulse) -> None:
         ready = self._pool.ready

@@ -17,7 +17,7 @@ from pipeline.input.shards import Chunk, ShardPlan
 from pipeline.output.assembly import check_table, cover, with_vectors, write_table
 from pipeline.output.footer import Footer
 from pipeline.output.manifest import Manifest
-from pipeline.output.records import answers_of, chunk_folder, chunk_name, response_name
+from pipeline.output.records import answers_of, response_name
 from pipeline.tally import Tally
 
 _ROWS = 4096
@@ -55,6 +55,10 @@ class Amendment:
             if last > first
         ]
 
+    def commit_any(self, plan: ShardPlan) -> Tally:
+        """As `commit`, and the same for a shard that was taken on meanwhile and has no answers yet."""
+        return self.commit(plan) if plan.retry else self.manifest.commit_shard(plan)
+
     def commit(self, plan: ShardPlan) -> Tally:
         """Replaces the shard's response file by one with the new answers; the shard's tally then.
 
@@ -68,7 +72,7 @@ class Amendment:
                 # Another process may have done it meanwhile; the chunks go when it is done.
                 if self._footer(plan).retry < self.number:
                     raise OutputError(f"{plan.shard.name}: {error}") from error
-        self.manifest.output.remove_tree(chunk_folder(plan.shard.name, self.number))
+        self.manifest.output.remove_tree(self.manifest.chunk_folder(plan.shard.name, self.number))
         return self._footer(plan).tally
 
     def _replace(self, plan: ShardPlan, old: Footer) -> None:
@@ -81,7 +85,7 @@ class Amendment:
 
         def write(file: BinaryIO) -> None:
             write_table(file, self._tables(plan, chosen, footer.dimensions), footer)
-            if self.manifest.under_way() != self.number:
+            if self.manifest.under_way() != self.number or not self.manifest.is_current(plan.shard.name):
                 raise OutputError(f"retry {self.number} is over")
 
         self.manifest.output.overwrite(
@@ -98,7 +102,7 @@ class Amendment:
                 if chunk is None:
                     yield before
                 else:
-                    after = self.manifest.table(chunk_name(chunk, self.number))
+                    after = self.manifest.table(self.manifest.chunk_name(chunk, self.number))
                     yield _renewed(before, with_vectors(after, lengths))
 
     def _footer(self, plan: ShardPlan) -> Footer:

@@ -17,7 +17,7 @@ from pipeline.output.assembly import cover
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.footer import read_footer
 from pipeline.output.manifest import Manifest
-from pipeline.output.records import RECORD, SUCCESS, answers_of, chunk_name, read_record, response_name
+from pipeline.output.records import RECORD, SUCCESS, answers_of, read_record, response_name
 
 Select = Callable[[pa.Schema], list[str]]
 """The names of the columns to read, from a file's schema."""
@@ -46,8 +46,8 @@ class CommittedRows:
             raise OutputError(f"output {output_url}: no job has begun there")
         if not success and unfinished:
             raise OutputError(f"output {output_url}: the job isn't finished: {unfinished}")
-        prints = Fingerprint(record.get("record", {}))
-        shards = {name: int(shard["rows"]) for name, shard in prints.record.get("input", {}).items()}
+        prints = Fingerprint.recorded(record)
+        shards = {name: int(shard["rows"]) for name, shard in prints.shards.items()}
         return cls(Manifest(output, prints), shards, bool(success), record)
 
     @property
@@ -74,7 +74,7 @@ class CommittedRows:
     ) -> Iterator[tuple[int, pa.Table]]:
         for chunk in chunks:
             try:
-                table = self.manifest.table(chunk_name(chunk))
+                table = self.manifest.table(self.manifest.chunk_name(chunk))
             except FileNotFoundError:
                 yield from self._response(shard, select, rows, chunk.start)
                 return
@@ -95,9 +95,11 @@ class CommittedRows:
                 at += batch.num_rows
 
     def _check(self, parquet: pq.ParquetFile, shard: str) -> None:
-        footer = read_footer(parquet)
+        footer, prints = read_footer(parquet), self.manifest.fingerprint
         found = (footer.fingerprint, footer.shard, footer.start, footer.stop)
-        if found != (self.manifest.fingerprint.digest, shard, 0, self.shards[shard]):
+        if found[:2] == (prints.digest, shard) and footer.source != prints.source(shard):
+            raise FileNotFoundError(f"{response_name(shard)}: answers to another version of {shard}")
+        if found != (prints.digest, shard, 0, self.shards[shard]):
             raise OutputError("doesn't hold this job's answers")
 
     def _chunks(self, shard: str) -> list[Chunk]:

@@ -20,7 +20,7 @@ from pipeline.errors import NightherdError, OutputError
 from pipeline.input.shards import Chunk
 from pipeline.output.commits import Commits
 from pipeline.output.footer import KEY, count
-from pipeline.output.records import DRAFT, RECORD, WORK, answers_of, chunk_folder, draft_name
+from pipeline.output.records import DRAFT, RECORD, WORK, answers_of
 
 
 class _Finished(NightherdError):
@@ -38,7 +38,7 @@ class Drafts:
 
         numbers: which rows of the shard they are, ascending. table: the answers, in that order.
         """
-        note = {"fingerprint": self.commits.fingerprint.digest, "numbers": list(numbers)}
+        note = self._origin(chunk.shard) | {"numbers": list(numbers)}
         marked = table.replace_schema_metadata({KEY: json.dumps(note)})
 
         def write(file: BinaryIO) -> None:
@@ -46,7 +46,7 @@ class Drafts:
                 raise _Finished
             pq.write_table(marked, file, compression="zstd", write_page_checksum=True)
 
-        name = draft_name(chunk, retry)
+        name = self.commits.draft_name(chunk, retry)
         with suppress(_Finished):
             self.commits.output.overwrite(name, write)
         # A worker that slept through the end of the job leaves nothing behind.
@@ -56,13 +56,13 @@ class Drafts:
 
     def drop(self, chunk: Chunk, retry: int = 0) -> None:
         """Removes a chunk's draft; none there is fine."""
-        self.commits.output.remove(draft_name(chunk, retry))
+        self.commits.output.remove(self.commits.draft_name(chunk, retry))
 
     def commit(self, chunk: Chunk, retry: int = 0) -> None:
         """Commits what a chunk's draft holds as chunks of their own; none there is fine."""
-        name = draft_name(chunk, retry)
+        name = self.commits.draft_name(chunk, retry)
         with suppress(FileNotFoundError):
-            numbers, table = self._read(name)
+            numbers, table = self._read(name, chunk.shard)
             for places in _runs(numbers):
                 part = Chunk(chunk.shard, numbers[places.start], numbers[places.stop - 1] + 1)
                 answers = table.slice(places.start, len(places))
@@ -71,19 +71,24 @@ class Drafts:
 
     def commit_all(self, shard: str, retry: int = 0) -> None:
         """The same for all drafts of a shard."""
-        for name in self.commits.output.list(chunk_folder(shard, retry)):
+        for name in self.commits.output.list(self.commits.chunk_folder(shard, retry)):
             if name.endswith(DRAFT):
                 start, stop = map(int, PurePosixPath(name).stem.split("-"))
                 self.commit(Chunk(shard, start, stop), retry)
 
-    def _read(self, name: str) -> tuple[list[int], pa.Table]:
+    def _origin(self, shard: str) -> dict[str, Any]:
+        prints = self.commits.fingerprint
+        return {"fingerprint": prints.digest, "source": prints.source(shard)}
+
+    def _read(self, name: str, shard: str) -> tuple[list[int], pa.Table]:
         """A draft that is another job's, or broken, holds nothing: its rows are answered again."""
         try:
             with answers_of(self.commits.output, name) as parquet:
                 table = parquet.read(use_threads=False)
             note: dict[str, Any] = json.loads((table.schema.metadata or {})[KEY])
-            if note["fingerprint"] == self.commits.fingerprint.digest and len(note["numbers"]) == len(table):
-                return note["numbers"], table.replace_schema_metadata(None)
+            numbers = note.pop("numbers")
+            if note == self._origin(shard) and len(numbers) == len(table):
+                return numbers, table.replace_schema_metadata(None)
         except (OutputError, KeyError, TypeError, ValueError):
             pass
         return [], pa.table({})

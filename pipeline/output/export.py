@@ -155,7 +155,8 @@ def _line(record: Mapping[str, Any], place: str) -> bytes:
 
 
 def _place_of(answers: CommittedRows, shard: str, number: int) -> str:
-    return f"{answers.manifest.fingerprint.digest}\0{shard}\0{number}"
+    prints = answers.manifest.fingerprint
+    return f"{prints.digest}\0{prints.source(shard)}\0{shard}\0{number}"
 
 
 def _digest(place: str) -> str:

@@ -1,4 +1,4 @@
-"""What a job's results depend on: two jobs of one fingerprint may share one output."""
+"""What a job's results depend on: two jobs of one digest may share one output, whatever shards they have."""
 
 from __future__ import annotations
 
@@ -12,16 +12,29 @@ from typing import Any
 from pipeline.config import EngineConfig, JobConfig, OutputConfig
 from pipeline.input.shards import ShardPlan
 from pipeline.model.model_template import read_chat_template
+from pipeline.output.sources import Entry, entry_of, identity_of, source_of
 
 _RESULT_SETTINGS = ("reproducible", "context", "kv_type", "flash_attention")
 _REPRODUCIBLE_SETTINGS = ("batch", "ubatch")
 
+FORMAT = 2
+"""Of the records that are written. In format 1, all of an output's files were bound to all of its input."""
+
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """record: JSON values only; where the input and the model lie is not part of it."""
+    """record: JSON values only; where the input and the model lie is not part of it.
+
+    Its section input has the job's shards, which are no part of the digest. format: of the output's records.
+    """
 
     record: Mapping[str, Any]
+    format: int = FORMAT
+
+    @classmethod
+    def recorded(cls, record: Mapping[str, Any]) -> Fingerprint:
+        """The fingerprint that a record, or `_SUCCESS`, holds."""
+        return cls(record.get("record", {}), int(record.get("format", 1)))
 
     @classmethod
     def of(
@@ -32,7 +45,6 @@ class Fingerprint:
         parsed: what the column `parsed` is made by, where there is one.
         Raises ModelError where the job's chat template can't be read.
         """
-        shards = {p.shard.name: {"rows": p.rows, "size": p.shard.size, "digest": p.digest} for p in plans}
         return cls(
             {
                 "model": {
@@ -44,7 +56,7 @@ class Fingerprint:
                 "request": config.request.model_dump(mode="json"),
                 "engine": _result_settings(config.engine),
                 "output": _output(config.output, parsed),
-                "input": shards,
+                "input": {plan.shard.name: entry_of(plan) for plan in plans},
             }
         )
 
@@ -54,20 +66,47 @@ class Fingerprint:
         found: str | None = self.record.get("output", {}).get("parsed")
         return found
 
+    @property
+    def shards(self) -> Mapping[str, Entry]:
+        """The job's shards by name."""
+        found: Mapping[str, Entry] = self.record.get("input", {})
+        return found
+
+    @property
+    def job(self) -> dict[str, Any]:
+        """The record without the shards."""
+        return {name: section for name, section in self.record.items() if name != "input"}
+
+    def with_shards(self, shards: Mapping[str, Entry], format: int = FORMAT) -> Fingerprint:
+        """The same job over these shards."""
+        return Fingerprint({**self.record, "input": dict(shards)}, format)
+
     @cached_property
     def digest(self) -> str:
-        """32 hex digits. Exports ask for it with every row, and the record names every shard."""
-        text = json.dumps(self.record, sort_keys=True, separators=(",", ":"))
+        """32 hex digits, of the job without its shards. Exports ask for it with every row."""
+        record = self.record if self.format == 1 else self.job
+        text = json.dumps(record, sort_keys=True, separators=(",", ":"))
         return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).hexdigest()
+
+    def source(self, shard: str) -> str | None:
+        """What the footers of a shard's answers must name as source; None for one that isn't the job's."""
+        entry = self.shards.get(shard)
+        if entry is None:
+            return None
+        return "" if self.format == 1 else source_of(entry)
 
     def differences(self, earlier: Fingerprint) -> list[str]:
         """One line for each dotted key whose value is not what it was in `earlier`."""
-        now, then = dict(_leaves(self.record)), dict(_leaves(earlier.record))
+        now, then = dict(_leaves(self._compared)), dict(_leaves(earlier._compared))
         return [
             f"{key}: {_shown(now, key)}, but was {_shown(then, key)}"
             for key in sorted(now.keys() | then.keys())
             if _shown(now, key) != _shown(then, key)
         ]
+
+    @property
+    def _compared(self) -> dict[str, Any]:
+        return {**self.job, "input": {name: identity_of(entry) for name, entry in self.shards.items()}}
 
 
 def _output(output: OutputConfig, parsed: str | None) -> dict[str, Any]:

@@ -23,7 +23,7 @@ class Footer:
     """The rows [start, stop) of a shard.
 
     dimensions: the lengths of its vectors, each once, ascending. retry: the number of the retry that
-    last went over the file, 0 before the first.
+    last went over the file, 0 before the first. source: the version of the shard, see `Fingerprint.source`.
     """
 
     fingerprint: str
@@ -33,6 +33,7 @@ class Footer:
     tally: Tally
     dimensions: tuple[int, ...] = ()
     retry: int = 0
+    source: str = ""
 
     def awaits(self, retry: int) -> bool:
         """Whether the retry with this number must still rewrite this file."""

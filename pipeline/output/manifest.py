@@ -12,6 +12,7 @@ from pipeline.input.shards import ShardPlan
 from pipeline.output.commits import Commits
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.footer import Footer
+from pipeline.output.history import Run, runs_with
 from pipeline.output.records import (
     DRAFT,
     FORECAST,
@@ -33,43 +34,63 @@ from pipeline.output.records import (
     versions,
     write_record,
 )
+from pipeline.output.same_job import check_same_job, differs, has_other_shards
+from pipeline.output.sources import Entry
 from pipeline.tally import Tally
 
 _SHOWN = 10
+_CARRIED = ("kernels", "cpu_repack", "runs")
 
 
 class Manifest(Commits):
     """The commits of one job in one output folder, and the record that claims the folder for it.
 
     about: facts for the records that results don't depend on (name, input, model ...), JSON values.
+    seen: the shards of the record from which those of `fingerprint` were made; None where there was none.
     retry: the number of the retry that was found under way, or begun; 0 for the job's first run.
     """
 
     def __init__(
-        self, output: Storage, fingerprint: Fingerprint, about: Mapping[str, Any] | None = None
+        self,
+        output: Storage,
+        fingerprint: Fingerprint,
+        about: Mapping[str, Any] | None = None,
+        seen: Mapping[str, Entry] | None = None,
     ) -> None:
         super().__init__(output, fingerprint)
         self._about = dict(about or {})
+        self._seen = seen
         self._is_ours = False
         self.retry = 0
 
-    def begin(self) -> bool:
-        """Claims the output for this job; True if the job is already finished there.
+    @property
+    def is_finished(self) -> bool:
+        """Whether the job is finished with the shards that it had."""
+        return self._recorded(SUCCESS) is not None
 
-        Raises OutputError, which names every difference, where the output is another job's.
+    def begin(self) -> bool:
+        """Claims the output for this job; True if the job is already finished there, with all its shards.
+
+        Where other shards have come or gone since the record was made from which this job's were, the record
+        takes them on. Raises OutputError, which names every difference, where the output is another job's.
         """
         record = self._recorded(SUCCESS)
         if record:
-            self._compare(record)
-            self.output.remove_tree(WORK)
-            return True
+            self._check(record)
+            if not has_other_shards(self.fingerprint, record):
+                self.output.remove_tree(WORK)
+                return True
+            self._take_on(record)
+            return False
         if not self._recorded(RECORD):
             record = self._record() | {"retry": self._found()}
             self._is_ours = self._write(RECORD, record)
         begun = self._recorded(RECORD)
         if begun is None:  # Another driver has just finished the job.
             return self.begin()
-        self._compare(begun)
+        self._check(begun)
+        if has_other_shards(self.fingerprint, begun):
+            self._take_on(begun)
         self.retry = _retry(begun)
         return False
 
@@ -87,29 +108,62 @@ class Manifest(Commits):
         """
         finished, begun = self._recorded(SUCCESS), self._recorded(RECORD)
         if finished:
-            self._compare(finished)
+            self._check(finished)
             self._whole()
             self.retry = _retry(finished) + 1
-            # In this order: at every moment one of the two is there.
-            record = self._record() | {"retry": self.retry}
-            record |= {name: finished[name] for name in ("kernels", "forecast") if name in finished}
-            self.output.overwrite(RECORD, lambda file: write_record(file, record))
-            self.output.remove(SUCCESS)
+            record = self._record() | {"retry": self.retry, "before": finished["totals"]}
+            self._reopen(record | _carried(finished, *_CARRIED, "forecast"))
             return self.retry
         if not begun or not _retry(begun):
             raise OutputError(f"output {self.output.url}: the job isn't finished: nightherd run ends it")
-        self._compare(begun)
+        self._check(begun)
         self.retry = _retry(begun)
         return self.retry
+
+    def _take_on(self, record: Mapping[str, Any]) -> None:
+        """Makes the record, of a finished job or of one under way, one of the shards that there are now.
+
+        Nothing but the record says which answers count: those to other versions of a shard may go any time.
+        """
+        earlier = Fingerprint.recorded(record)
+        if self._seen is None:
+            raise differs(self.output.url, self.fingerprint.differences(earlier))
+        if dict(earlier.shards) != dict(self._seen):
+            raise OutputError(
+                f"output {self.output.url}: another command has just changed which shards it has: run this "
+                "one again"
+            )
+        mine = self._record() | _carried(record, *_CARRIED)
+        if not self._recorded(SUCCESS):
+            mine |= {"retry": _retry(record)} | _carried(record, "before")
+        self.output.remove(FORECAST)
+        self._reopen(mine)
+        self._remove_outdated()
+
+    def _reopen(self, record: Mapping[str, Any]) -> None:
+        # In this order: at every moment one of the two is there.
+        self.output.overwrite(RECORD, lambda file: write_record(file, record))
+        self.output.remove(SUCCESS)
+
+    def _remove_outdated(self) -> None:
+        """Removes this job's answers to shards, and to versions of shards, that it has no more."""
+        for name in self.output.list(RESPONSES):
+            if self._is_outdated(name):
+                self.output.remove(name)
 
     def finish(self, plans: Sequence[ShardPlan]) -> Tally:
         """Writes usage.parquet, then _SUCCESS, then clears the work folder; the job's totals.
 
-        A job that is finished already stays as it is. Raises OutputError where a shard is missing, or has
-        other rows than its input, or is unknown, and where another command has begun to retry the job.
+        plans: of all shards. A job that is finished already stays as it is. Raises OutputError where a shard
+        is missing, or has other rows than its input, or is unknown, and where another command has begun to
+        retry the job, or to take on other shards.
         """
+        record = self._recorded(SUCCESS) or self._recorded(RECORD)
+        if record and has_other_shards(self.fingerprint, record):
+            raise OutputError(f"output {self.output.url}: another command has taken on other shards by now")
         finished = self._whole()
         if not self._recorded(SUCCESS):
+            self._remove_outdated()
             self._succeed({plan.shard.name: finished[plan.shard.name] for plan in plans})
         self.output.remove(TRY_OUT)
         self.output.remove_tree(WORK)
@@ -120,20 +174,26 @@ class Manifest(Commits):
             raise OutputError(f"output {self.output.url}: its failed rows are being retried by now")
         tallies = {name: footer.tally for name, footer in finished.items()}
         self.output.replace(USAGE, usage_bytes(tallies))
-        done = {
-            "finished": time.time(),
+        begun, now = self._recorded(RECORD) or {}, time.time()
+        done: dict[str, Any] = {
+            "finished": now,
             "shards": {name: tally.rows for name, tally in tallies.items()},
             "totals": sum(tallies.values(), Tally()).to_dict(),
             "digests": digests_of(self.output, tallies),
-            "retry": max([self.retry, *(footer.retry for footer in finished.values())]),
+            "retry": max([self.retry, begun.get("last_retry", 0), *(f.retry for f in finished.values())]),
+            "runs": self._runs(begun, tallies, now),
         }
-        if note := self._recorded(REPACK):
+        if note := self._recorded(REPACK) or begun.get("cpu_repack"):
             done["cpu_repack"] = note
         if kernels := self._kernels():
             done["kernels"] = kernels
-        if forecast := self._recorded(FORECAST) or (self._recorded(RECORD) or {}).get("forecast"):
+        if forecast := self._recorded(FORECAST) or begun.get("forecast"):
             done["forecast"] = forecast
         self._write(SUCCESS, self._record() | done)
+
+    def _runs(self, begun: Mapping[str, Any], tallies: Mapping[str, Tally], now: float) -> list[Run]:
+        shards, runs, before = self.fingerprint.shards, begun.get("runs", []), begun.get("before")
+        return runs_with(runs, shards, tallies, self.retry, before, finished=now)
 
     def _kernels(self) -> list[dict[str, Any]]:
         """The kernels that computed the answers, of earlier runs as well."""
@@ -157,13 +217,20 @@ class Manifest(Commits):
         return found
 
     def _wrong(self, found: Mapping[str, Footer]) -> list[str]:
-        rows = {name: shard["rows"] for name, shard in self.fingerprint.record["input"].items()}
+        rows = {name: shard["rows"] for name, shard in self.fingerprint.shards.items()}
         has = {name: footer.tally.rows for name, footer in found.items()}
         names = sorted(rows.keys() | has.keys())
         return [f"{n} ({has.get(n)} of {rows.get(n)} rows)" for n in names if has.get(n) != rows.get(n)]
 
     def _record(self) -> dict[str, Any]:
-        facts = {"fingerprint": self._digest, "record": self.fingerprint.record, "versions": versions()}
+        prints = self.fingerprint
+        facts: dict[str, Any] = {
+            "fingerprint": prints.digest,
+            "record": prints.record,
+            "versions": versions(),
+        }
+        # The records of format 1 don't say so.
+        facts |= {} if prints.format == 1 else {"format": prints.format}
         return facts | {
             "model_sha256": self.fingerprint.record.get("model", {}).get("sha256"),
             "about": self._about,
@@ -172,24 +239,11 @@ class Manifest(Commits):
     def _write(self, name: str, record: Mapping[str, Any]) -> bool:
         return self.output.publish(name, lambda file: write_record(file, record))
 
+    def _check(self, record: Mapping[str, Any]) -> None:
+        check_same_job(self.output.url, self.fingerprint, record)
+
     def _recorded(self, name: str) -> dict[str, Any] | None:
         return read_record(self.output, name)
-
-    def _compare(self, record: Mapping[str, Any]) -> None:
-        if record.get("fingerprint") == self._digest:
-            return
-        lines = self.fingerprint.differences(Fingerprint(record.get("record", {})))
-        more = [f"... and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
-        raise OutputError(
-            "\n  ".join(
-                [
-                    f"output {self.output.url} was begun with other settings, another model or other input; "
-                    "choose another output, or restore what differs:",
-                    *lines[:_SHOWN],
-                    *more,
-                ]
-            )
-        )
 
     def _found(self) -> int:
         """The number of the retry to go on with, as far as what lies there without a record tells.
@@ -215,7 +269,12 @@ class Manifest(Commits):
                 f"output {self.output.url} holds {strangers[0]}, but no record of a job; "
                 "choose an empty folder"
             )
-        self._footers(own)
+        strangers = [f.shard for f in self._footers(own) if not self._is_own_version(f)]
+        if strangers:
+            raise OutputError(
+                f"output {self.output.url} has answers to another version of {strangers[0]} than its input "
+                "has, and no record of the job: restore that version, or choose another output"
+            )
         found = self._responses()
         # Where shards are missing, the job's first run has to go on; a retry is of whole jobs.
         return 0 if self._wrong(found) else max((footer.retry for footer in found.values()), default=0)
@@ -223,3 +282,9 @@ class Manifest(Commits):
 
 def _retry(record: Mapping[str, Any]) -> int:
     return int(record.get("retry", 0))
+
+
+def _carried(record: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """What a later record of the job goes on to say."""
+    last = {"last_retry": max(_retry(record), record.get("last_retry", 0))}
+    return {name: record[name] for name in names if name in record} | last

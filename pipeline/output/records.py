@@ -18,7 +18,8 @@ from pipeline.config import JobConfig, make_job
 from pipeline.errors import OutputError
 from pipeline.files.storage import Storage
 from pipeline.input.parquet import footer_digest, parquet_file
-from pipeline.input.shards import Chunk, Shard, output_of
+from pipeline.input.shards import Shard, output_of
+from pipeline.output.fingerprint import FORMAT
 from pipeline.output.footer import Footer, read_footer
 from pipeline.tally import Tally
 
@@ -29,6 +30,7 @@ PLANS = f"{WORK}/plans.arrow"
 FORECAST = f"{WORK}/forecast.json"
 REPACK = f"{WORK}/repack.json"
 KERNELS = f"{WORK}/kernels"
+CHUNKS = f"{WORK}/chunks"
 RESPONSES = "responses"
 USAGE = "usage.parquet"
 SUCCESS = "_SUCCESS"
@@ -102,6 +104,8 @@ def read_record(output: Storage, name: str) -> dict[str, Any] | None:
         raise OutputError(f"{output.url}/{name}: not JSON: {error}") from None
     if name in (SUCCESS, RECORD) and not (isinstance(record, dict) and "fingerprint" in record):
         raise OutputError(f"{output.url}/{name}: not a record of nightherd's")
+    if isinstance(record, dict) and record.get("format", 1) > FORMAT:
+        raise OutputError(f"{output.url}/{name}: written by a newer version of nightherd: upgrade this one")
     return record if isinstance(record, dict) else {}
 
 
@@ -152,19 +156,9 @@ def usage_bytes(tallies: Mapping[str, Tally]) -> bytes:
     return file.getvalue()
 
 
-def chunk_folder(shard: str, retry: int = 0) -> str:
-    """Where a shard's chunks lie. retry: the number of the retry that they belong to."""
-    return f"{WORK}/retry-{retry}/{shard}" if retry else f"{WORK}/chunks/{shard}"
-
-
-def draft_name(chunk: Chunk, retry: int = 0) -> str:
-    """The file of what is answered of a chunk under way."""
-    return f"{chunk_folder(chunk.shard, retry)}/{chunk.start}-{chunk.stop}{DRAFT}"
-
-
-def chunk_name(chunk: Chunk, retry: int = 0) -> str:
-    """A committed chunk's file."""
-    return f"{chunk_folder(chunk.shard, retry)}/{chunk.start}-{chunk.stop}.parquet"
+def chunk_folder(shard: str, source: str, retry: int = 0) -> str:
+    """Where the chunks of a version of a shard lie. retry: the number of the retry that they belong to."""
+    return "/".join(filter(None, (f"{WORK}/retry-{retry}" if retry else CHUNKS, source, shard)))
 
 
 def response_name(shard: Shard | str) -> str:

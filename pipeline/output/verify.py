@@ -32,13 +32,16 @@ from pipeline.request.rows import records
 from pipeline.tally import Tally
 
 _BATCH = 256
+_NAMED = 5
 
 
 @dataclass
 class Report:
-    """problems: one line each, none for a complete output. totals: counted anew from the rows' files."""
+    """problems: one line each, none for a complete output. notes: what was left out, and why.
+    totals: counted anew from the rows' files."""
 
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     totals: Tally = field(default_factory=Tally)
 
 
@@ -55,6 +58,7 @@ class _Verification:
         self.output = output
         self.report = Report()
         self.success: Mapping[str, Any] = {}
+        self.prints = Fingerprint({})
 
     def run(self, deep: bool) -> Report:
         files = self.output.list()
@@ -75,10 +79,10 @@ class _Verification:
         return self.report
 
     def _check_record(self) -> None:
-        record = self.success["record"]
-        if Fingerprint(record).digest != self.success["fingerprint"]:
+        self.prints = Fingerprint.recorded(self.success)
+        if self.prints.digest != self.success["fingerprint"]:
             raise OutputError("what it records of the job isn't what its fingerprint was made of")
-        rows = {name: shard["rows"] for name, shard in record["input"].items()}
+        rows = {name: shard["rows"] for name, shard in self.prints.shards.items()}
         if self.success["shards"] != rows:
             raise OutputError(f"says {self.success['shards']} of the shards' rows, the job had {rows}")
         Tally.from_dict(self.success["totals"])
@@ -110,6 +114,8 @@ class _Verification:
             raise OutputError(
                 f"holds rows {footer.start} to {footer.stop} of {footer.shard}, not all of {shard}"
             )
+        if footer.source != self.prints.source(shard):
+            raise OutputError("holds the answers to another version of the shard")
         check_counts(parquet, footer.tally)
         # All columns: what can't be read is no answer.
         for batch in row_batches(parquet, _BATCH):
@@ -148,15 +154,27 @@ class _Verification:
                 self._note(f"the input can't be read: {error}")
             return
         known = self.success["shards"]
-        for name in sorted(shards.keys() ^ known.keys()):
+        kept = self._kept()
+        for name in sorted((shards.keys() ^ known.keys()) - kept):
             self._note(f"{name}: {'is new in' if name in shards else 'is gone from'} the input {url}")
-        for name in sorted(shards.keys() & known.keys()):
+        for name in sorted((shards.keys() & known.keys()) - kept):
             with self._noting(name):
                 self._check_shard(shards[name], known[name], deep)
 
+    def _kept(self) -> set[str]:
+        """Shards whose files have changed or gone, and whose answers stay: nothing to compare with."""
+        kept = {name for name, entry in self.prints.shards.items() if entry.get("kept")}
+        if kept:
+            count = "1 shard" if len(kept) == 1 else f"{len(kept):,} shards"
+            self.report.notes.append(
+                f"not compared with the input: {count} that changed or went away, whose answers were kept "
+                f"(input.changed): {', '.join(sorted(kept)[:_NAMED])}{' ...' if len(kept) > _NAMED else ''}"
+            )
+        return kept
+
     def _check_shard(self, shard: Shard, rows: int, deep: bool) -> None:
         plan = plan_shard(shard)
-        recorded = self.success.get("record", {}).get("input", {}).get(shard.name, {})
+        recorded = self.prints.shards.get(shard.name, {})
         if plan.rows != rows:
             raise InputError(f"has {plan.rows} rows, its answers are {rows}")
         if plan.digest != recorded.get("digest", plan.digest):

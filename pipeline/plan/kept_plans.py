@@ -28,7 +28,8 @@ _SCHEMA = pa.schema(
 
 def keep_plans(output: Storage, plans: Iterable[ShardPlan]) -> None:
     """Keeps those that took a pass. A file without a stamp may change unseen: its plan isn't kept."""
-    rows = [_row(plan) for plan in plans if plan.shard.is_text and plan.shard.stamp]
+    read = (plan for plan in plans if not plan.recorded)
+    rows = [_row(plan) for plan in read if plan.shard.is_text and plan.shard.stamp]
     if not rows:
         return
     table = pa.Table.from_pylist(rows, _SCHEMA)

@@ -18,6 +18,7 @@ from pipeline.job.worker import check_input
 from pipeline.model.models import LocalModel, fetch_model
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
+from pipeline.plan.corpus import Corpus, Earlier
 from pipeline.plan.kept_plans import kept_plans
 from pipeline.plan.planned import Tell, plan_all
 from pipeline.plan.preflight import check_model
@@ -43,22 +44,34 @@ class OpenJob:
 
 
 @contextmanager
-def opened(job: JobConfig, model: LocalModel | None = None, tell: Tell = silent) -> Iterator[OpenJob]:
-    """A job that may be worked on inside. model: a stand-in for the job's own. Raises JobError."""
+def opened(
+    job: JobConfig, model: LocalModel | None = None, tell: Tell = silent, retries: bool = False
+) -> Iterator[OpenJob]:
+    """A job that may be worked on inside.
+
+    model: a stand-in for the job's own. retries: whether it is worked on as it was recorded, without the
+    shards that its input has gained. Raises JobError.
+    """
     job = pinned(anchored(job))
     listing = list_input(job.input.path, job.output.path)
     if listing.note:
         tell(listing.note)
     fetched = model or fetch_model(job.model)
+    earlier = Earlier.at(Storage.at(job.output.path))
     with RayCluster(job.cluster) as cluster:
-        known = kept_plans(Storage.at(job.output.path), listing.shards)
+        # The shards that are answered are not read again, unless failed rows of them are.
+        finished = {} if retries else earlier.finished(listing.shards)
+        known = kept_plans(earlier.output, listing.shards) | finished
         plans = plan_all(listing.shards, cluster, known, tell)
-        _check(job, plans)
-        manifest = manifest_of(job, fetched, plans)
+        corpus = earlier.merged(plans, job.input.changed, retries)
+        _check(job, corpus.planned)
+        manifest = manifest_of(job, fetched, corpus, earlier)
         if model is None:
             check_model(job, fetched, manifest.fingerprint)
+        for note in corpus.notes:
+            tell(note)
         with withdrawn(manifest):
-            yield OpenJob(job, plans, manifest, cluster, listing.note)
+            yield OpenJob(job, corpus.plans, manifest, cluster, listing.note)
 
 
 def anchored(job: JobConfig) -> JobConfig:
@@ -78,11 +91,20 @@ def _check(job: JobConfig, plans: list[ShardPlan]) -> None:
         check_input(job, plan)
 
 
-def manifest_of(job: JobConfig, model: LocalModel, plans: list[ShardPlan]) -> Manifest:
+def manifest_of(job: JobConfig, model: LocalModel, corpus: Corpus, earlier: Earlier) -> Manifest:
     about = {"name": job.name, "input": job.input.path, "job": job.model_dump(mode="json")}
-    shared = shared_schema(job, plans)
-    prints = Fingerprint.of(job, model.sha256, plans, shared.to_json() if shared else None)
-    return Manifest(Storage.at(job.output.path), prints, about)
+    prints = Fingerprint.of(job, model.sha256, [], _parsed(job, corpus, earlier))
+    prints = prints.with_shards(corpus.entries, earlier.format)
+    return Manifest(earlier.output, prints, about, earlier.seen)
+
+
+def _parsed(job: JobConfig, corpus: Corpus, earlier: Earlier) -> str | None:
+    """What the column `parsed` is made by. An output stays as it was begun, whatever shards it gains."""
+    known = earlier.parsed(job.output.parsed)
+    if known:
+        return known[0]
+    shared = shared_schema(job, corpus.planned)
+    return shared.to_json() if shared else None
 
 
 def pinned(job: JobConfig) -> JobConfig:

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from pipeline.errors import OutputError
 from pipeline.files.storage import Storage
+from pipeline.output.fingerprint import Fingerprint
+from pipeline.output.history import Run, shown
 from pipeline.output.records import PROGRESS, RECORD, RESPONSES, SUCCESS, footers_of, kernels_of, read_record
 from pipeline.report.progress import span
 from pipeline.tally import Tally
@@ -24,6 +26,7 @@ class Status:
     rows_left: that were not answered when the driver last said so, committed or not.
     silent: the driver has said nothing for SILENCE seconds, and not that it stops: it seems to be dead.
     kernels: what computed the answers, a line each.
+    runs: what each of a finished job's runs added; see `pipeline/output/history.py`.
     """
 
     state: Literal["finished", "running", "stopped"]
@@ -38,6 +41,7 @@ class Status:
     workers: int | None = None
     rows_left: int | None = None
     silent: bool = False
+    runs: tuple[Run, ...] = ()
 
     @property
     def over(self) -> bool:
@@ -72,6 +76,8 @@ class Status:
         elif self.seconds_ago is not None:
             lines.append(f"last word {span(self.seconds_ago)} ago")
         lines += [f"kernels: {name}" for name in self.kernels]
+        if len(self.runs) > 1:
+            lines += [f"run {number}: {shown(run)}" for number, run in enumerate(self.runs, 1)]
         return "\n".join(lines)
 
     @property
@@ -110,13 +116,15 @@ def _finished(success: Mapping[str, Any]) -> Status:
     tally, shards = Tally.from_dict(success["totals"]), len(success["shards"])
     ago = max(0.0, time.time() - success["finished"])
     kernels = _names(success.get("kernels", []))
-    return Status("finished", tally.rows, tally.rows, shards, shards, tally, seconds_ago=ago, kernels=kernels)
+    counts = (tally.rows, tally.rows, shards, shards)
+    runs = tuple(success.get("runs", []))
+    return Status("finished", *counts, tally, seconds_ago=ago, kernels=kernels, runs=runs)
 
 
 def _unfinished(output: Storage, record: Mapping[str, Any], progress: Mapping[str, Any]) -> Status:
-    shards = record.get("record", {}).get("input", {})
-    retry = record.get("retry", 0)
-    footers = footers_of(output, output.list(RESPONSES)).values()
+    prints, retry = Fingerprint.recorded(record), record.get("retry", 0)
+    found = footers_of(output, output.list(RESPONSES)).values()
+    footers = [footer for footer in found if footer.source == prints.source(footer.shard)]
     committed = [footer.kept if footer.awaits(retry) else footer.tally for footer in footers]
     told = Tally.from_dict(progress["tally"]) if progress.get("tally") else Tally()
     tally = max(told, sum(committed, Tally()), key=lambda t: t.rows)
@@ -126,9 +134,9 @@ def _unfinished(output: Storage, record: Mapping[str, Any], progress: Mapping[st
     return Status(
         state="stopped" if said_so or silent else "running",
         rows_done=max(int(progress.get("rows_done", 0)), tally.rows),
-        rows_total=sum(shard["rows"] for shard in shards.values()),
+        rows_total=sum(shard["rows"] for shard in prints.shards.values()),
         shards_done=sum(not footer.awaits(retry) for footer in footers),
-        shards_total=len(shards),
+        shards_total=len(prints.shards),
         tally=tally,
         rows_per_second=progress.get("rows_per_second"),
         seconds_ago=ago,

@@ -7,7 +7,7 @@ import json
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
@@ -40,11 +40,11 @@ LARGE, SMALL = plan_of("large.parquet"), plan_of("small.parquet")
 HALVES = (Chunk("large.parquet", 0, ROWS // 2), Chunk("large.parquet", ROWS // 2, ROWS))
 
 
-def manifest_of(output: Path) -> Manifest:
+def manifest_of(output: Path, plans: Sequence[ShardPlan] = (LARGE, SMALL)) -> Manifest:
     job = JobConfig.model_validate(
         {"model": {"path": "m"}, "input": {"path": "i"}, "output": {"path": str(output)}}
     )
-    return Manifest(Storage.at(str(output)), Fingerprint.of(job, "0" * 64, [LARGE, SMALL]))
+    return Manifest(Storage.at(str(output)), Fingerprint.of(job, "0" * 64, plans))
 
 
 def answers_of(chunk: Chunk, author: str = "") -> tuple[pa.Table, Tally]:
@@ -82,11 +82,7 @@ def work(output: Path, log: Path) -> None:
 def committed(output: Path) -> set[str]:
     """What the job need not compute again, as `work` names it."""
     halves = {f"{c.shard} {c.start}" for c in HALVES}
-    chunks = {
-        f"{c.shard} {c.start}"
-        for c in HALVES
-        if (output / f"_work/chunks/{c.shard}/{c.start}-{c.stop}.parquet").exists()
-    }
+    chunks = {f"{c.shard} {c.start}" for c in HALVES if (output / manifest_of(output).chunk_name(c)).exists()}
     if (output / response_name(LARGE.shard)).exists():
         chunks |= halves
     small = {SMALL.shard.name} if (output / response_name(SMALL.shard)).exists() else set()
@@ -148,7 +144,7 @@ COMMITS: dict[str, Callable[[Manifest, str], Any]] = {"chunk": _chunk, "whole": 
 
 def racer(output: Path, author: str, rounds: int, barrier: Any, results: Any) -> None:
     """In each round, commits a chunk, a shard of one and a shard of two, at the same moment as others."""
-    manifest = manifest_of(output)
+    manifest = manifest_of_race(output, rounds)
     for number in range(rounds):
         chunk, single, double = race_of(number)
         whole, halves = whole_of(single), [Chunk(double.shard.name, i * 2, i * 2 + 2) for i in range(2)]
@@ -163,6 +159,11 @@ def racer(output: Path, author: str, rounds: int, barrier: Any, results: Any) ->
         barrier.wait()
         joined = manifest.commit_shard(double)
         results.put((number, author, won, said.to_dict(), joined.to_dict()))
+
+
+def manifest_of_race(output: Path, rounds: int) -> Manifest:
+    raced = plan_of("raced.parquet", rounds * ROWS)
+    return manifest_of(output, [raced, *(plan for n in range(rounds) for plan in race_of(n)[1:])])
 
 
 def race_of(number: int) -> tuple[Chunk, ShardPlan, ShardPlan]:

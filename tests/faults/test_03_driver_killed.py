@@ -121,13 +121,15 @@ def test_tasks_killed_while_they_put_shards_together_change_nothing(case, machin
 @pytest.mark.slow
 @pytest.mark.parametrize("shards", [1_000, 10_000])
 def test_resume_lists_finished_shards_in_a_few_seconds(tmp_path, shards):
-    manifest = manifest_of(tmp_path / "out")
+    plans = [plan_of(f"s{number}.parquet") for number in range(shards)]
+    manifest = manifest_of(tmp_path / "out", plans)
     manifest.begin()
     (tmp_path / "out/responses").mkdir()
     table, tally = answers_of(whole_of(plan_of("s.parquet")))
-    for number in range(shards):
-        footer = Footer(manifest.fingerprint.digest, f"s{number}.parquet", 0, table.num_rows, tally)
-        with (tmp_path / f"out/responses/s{number}.parquet").open("wb") as file:
+    for plan in plans:
+        name, source = plan.shard.name, manifest.fingerprint.source(plan.shard.name) or ""
+        footer = Footer(manifest.fingerprint.digest, name, 0, table.num_rows, tally, source=source)
+        with (tmp_path / f"out/responses/{name}").open("wb") as file:
             write_table(file, [table], footer)
     began = time.monotonic()
     manifest.begin()

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.output.records import chunk_name, response_name
+from pipeline.output.records import response_name
 from pipeline.output.verify import verify
 from tests.faults.commits import (
     COMMITS,
@@ -21,6 +21,7 @@ from tests.faults.commits import (
     answers_of,
     commit_after_stop,
     manifest_of,
+    manifest_of_race,
     processes,
     race_of,
     racer,
@@ -35,7 +36,8 @@ ROUNDS = 100
 
 def test_of_two_processes_that_commit_the_same_rows_at_once_one_wins_100_times_of_100(tmp_path):
     output, context = tmp_path / "out", processes()
-    manifest_of(output).begin()
+    manifest = manifest_of_race(output, ROUNDS)
+    manifest.begin()
     barrier, results = context.Barrier(2), context.Queue()
     racers = [started(racer, output, author, ROUNDS, barrier, results) for author in "AB"]
     said = [results.get(timeout=60) for _ in range(2 * ROUNDS)]
@@ -47,7 +49,7 @@ def test_of_two_processes_that_commit_the_same_rows_at_once_one_wins_100_times_o
         chunk, single, double = race_of(number)
         winners = [author for n, author, won, *_ in said if n == number and won]
         assert len(winners) == 1, f"round {number}: {winners}"
-        assert authors(output / chunk_name(chunk)) == set(winners)
+        assert authors(output / manifest.chunk_name(chunk)) == set(winners)
         assert len(authors(output / response_name(single.shard))) == 1
         assert pq.read_metadata(output / response_name(double.shard)).num_rows == double.rows
         assert len({str(totals) for n, _, _, *totals in said if n == number}) == 1

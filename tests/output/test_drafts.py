@@ -29,7 +29,6 @@ from pipeline.job.worker import Identity, Worker
 from pipeline.output.drafts import Drafts
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
-from pipeline.output.records import draft_name
 from pipeline.output.verify import verify
 from pipeline.pulse import Pulse
 from pipeline.request.rows import Row
@@ -161,7 +160,7 @@ def test_a_worker_that_dies_while_the_job_goes_on_loses_nothing_that_it_saved(tm
     found = run._committed([chunk])
     assert sorted(found) == [Chunk("s.parquet", 5, 8), Chunk("s.parquet", 20, 21)]
     assert {chunk: tally.rows for chunk, tally in found.items()} == {chunk: chunk.rows for chunk in found}
-    assert manifest.output.list(draft_name(chunk)) == {}
+    assert manifest.output.list(manifest.draft_name(chunk)) == {}
 
 
 @given(st.sets(st.tuples(st.integers(0, 30), st.integers(1, 5))), st.integers(0, 20), st.integers(0, 30))
@@ -195,7 +194,7 @@ def test_a_chunk_that_ends_well_leaves_no_draft(tmp_path: Path) -> None:
     drafts: list[str] = []
     worker = Farm(stage.job, manifest, Saving()).worker
     worker.process(stage.plan, Chunk("s.parquet", 0, 5))
-    assert drafts == [draft_name(Chunk("s.parquet", 0, 5))]
+    assert drafts == [manifest.draft_name(Chunk("s.parquet", 0, 5))]
     assert [name for name in manifest.output.list() if name.endswith(".draft")] == []
     worker.save()
     assert [name for name in manifest.output.list() if name.endswith(".draft")] == []
@@ -244,9 +243,9 @@ def test_drafts_of_others_and_broken_ones_hold_nothing() -> None:
     drafts = Drafts(job.manifest)
     stranger = Job({"a.parquet": [FINE] * 8}, url=f"{job.url}-other")
     Drafts(stranger.manifest).keep(chunk, [3, 4], table)
-    foreign = stranger.manifest.output.read_bytes(draft_name(chunk))
+    foreign = stranger.manifest.output.read_bytes(stranger.manifest.draft_name(chunk))
     for data in (foreign, b"", b"PAR1 no Parquet PAR1"):
-        job.manifest.output.replace(draft_name(chunk), data)
+        job.manifest.output.replace(job.manifest.draft_name(chunk), data)
         drafts.commit_all("a.parquet")
         assert job.manifest.finished_chunks("a.parquet") == {}
     drafts.keep(chunk, [3, 4], table)

@@ -24,7 +24,7 @@ from pipeline.files.storage import Storage
 from pipeline.input.shards import Chunk
 from pipeline.output.export import Exported, export
 from pipeline.output.manifest import Manifest
-from pipeline.output.records import chunk_name, response_name
+from pipeline.output.records import response_name
 from tests.given_job import FINE, OUTSIDE, Job, Outcome, outcomes
 
 BODIES = {"chat.completion": ChatCompletion, "text_completion": Completion, "list": CreateEmbeddingResponse}
@@ -138,7 +138,7 @@ def test_a_shard_that_is_committed_meanwhile_is_exported_once(monkeypatch: pytes
     table = Manifest.table
 
     def reading(manifest: Manifest, name: str) -> pa.Table:
-        if name == chunk_name(Chunk("a.parquet", 3, 6)):
+        if name == job.manifest.chunk_name(Chunk("a.parquet", 3, 6)):
             monkeypatch.undo()
             job.manifest.commit_shard(job.plans["a.parquet"])
         return table(manifest, name)
@@ -207,7 +207,7 @@ def test_the_record_of_all_shards_is_hashed_once(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(
         "pipeline.output.fingerprint.json.dumps",
         lambda value, **options: (
-            (hashed.append(value) if "input" in value else None) or original(value, **options)
+            (hashed.append(value) if "model" in value else None) or original(value, **options)
         ),
     )
     assert len(lines_of(exported(job))) == 12
