@@ -13,7 +13,7 @@ from pipeline.config import RequestConfig
 from pipeline.errors import InputError
 from pipeline.input.csv_file import CsvRows
 from pipeline.input.jsonl import LineRows
-from pipeline.input.parquet import parquet_file, row_batches
+from pipeline.input.parquet import footer_digest, parquet_file, row_batches
 from pipeline.input.shard import CHUNK_ROWS, Chunk, ShardPlan
 from pipeline.request.rows import RowReader
 
@@ -71,6 +71,8 @@ class ShardReader:
             return self._lines.take(chunk.start, chunk.stop)
         if self._csv:
             return self._csv.take(chunk.start, chunk.stop, self._columns)
+        if self._rows is None and footer_digest(self._file) != self.plan.digest:
+            raise InputError(f"{chunk.shard}: has changed since the job began: nightherd run says what to do")
         if self._rows is None or not self._rows.near(chunk.start):
             self._rows = ParquetRows(self._file, chunk.start, self._columns)
         return self._rows.take(chunk.start, chunk.stop)

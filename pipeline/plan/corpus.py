@@ -202,9 +202,13 @@ def looked_into(plan: ShardPlan) -> ShardPlan:
     Raises InputError where its file is gone, or has changed."""
     if not plan.recorded:
         return plan
-    read = plan_shard(plan.shard)
+    lost = f"{plan.shard.name}: its answers have gone, and its file is another one by now, or gone"
+    try:
+        read = plan_shard(plan.shard)
+    except InputError as error:
+        raise InputError(f"{lost}: {error}") from error
     if not is_same(entry_of(plan), entry_of(read)):
-        raise InputError(f"{plan.shard.name}: has changed while the job began, or its answers have gone")
+        raise InputError(lost)
     return read
 
 

@@ -432,7 +432,7 @@ def test_kept_answers_that_are_lost_can_not_be_had_again(world: World) -> None:
     world.write("c.parquet", 1)
     with world.opened("keep") as work:
         (world.out / "responses/a.parquet").unlink()
-        with pytest.raises(InputError, match=r"a\.parquet: has changed"):
+        with pytest.raises(InputError, match=r"a\.parquet: its answers have gone"):
             begin_whole(work.manifest, Run(work.config.retry, work.plans, work.manifest))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,9 +15,10 @@ import pyarrow.parquet as pq
 
 from pipeline.config import JobConfig
 from pipeline.files.storage import Storage
-from pipeline.input.shards import ShardPlan, list_shards, plan_shard
+from pipeline.input.shards import list_shards, plan_shard
 from pipeline.output.fingerprint import Fingerprint
-from pipeline.output.manifest import Manifest
+from pipeline.output.sources import entry_of, source_of
+from pipeline.plan.corpus import Corpus, Earlier
 from tests.faults.arithmetic import Sum
 
 SCHEMA = pa.schema([("custom_id", pa.string()), ("prompt", pa.string())])
@@ -71,11 +73,14 @@ class Case:
     """Rows are few and shards are many, as it's the borders between them that matter."""
 
     def __init__(self, folder: Path, output: str, chance: random.Random, tiny: bool) -> None:
+        """prompts: of the shards that there are. versions: of all that have been, by name and source."""
         self.input, self.output = folder / "in", output
-        self._chance = chance
+        self._chance, self._tiny = chance, tiny
         self.prompts: dict[str, list[str]] = {}
+        self.versions: dict[tuple[str, str], list[str]] = {}
+        self._clock = 1_700_000_000
         self.attempts = chance.choice([1, 2, 3, 3, 3, 4])
-        sizes = [self._size(tiny) for _ in range(chance.choice([1, 1, 2, 3, 4, 8]))]
+        sizes = [self._size() for _ in range(chance.choice([1, 1, 2, 3, 4, 8]))]
         harm = chance.choice([0.0, 0.0, 0.01, 0.05])
         shards = [
             [self._prompt(1000 * (number + 1) + row, harm) for row in range(rows)]
@@ -83,33 +88,58 @@ class Case:
         ]
         self._soften(shards)
         for number, prompts in enumerate(shards):
-            self._shard(number, prompts)
+            self._write(self._name(number), prompts)
+        self._written = len(shards)
 
     @cached_property
     def job(self) -> JobConfig:
         return JobConfig.model_validate(
             {
                 "model": {"path": "fake.gguf"},
-                "input": {"path": str(self.input)},
+                "input": {"path": str(self.input), "changed": "redo"},
                 "output": {"path": self.output},
                 "retry": {"max_attempts": self.attempts, "max_failures": 1},
             }
         )
 
-    @cached_property
-    def plans(self) -> list[ShardPlan]:
-        return [plan_shard(shard) for shard in list_shards(str(self.input))]
+    @property
+    def sources(self) -> set[tuple[str, str]]:
+        """The name and the source of each shard, in the version that there is now."""
+        return {(p.shard.name, source_of(entry_of(p))) for p in map(plan_shard, list_shards(str(self.input)))}
 
-    @cached_property
-    def fingerprint(self) -> Fingerprint:
-        return Fingerprint.of(self.job, "0" * 64, self.plans)
+    def corpus(self, retries: bool) -> tuple[Earlier, Corpus]:
+        """What a driver finds as it begins: the output, and the job's shards."""
+        earlier = Earlier.at(Storage.at(self.output))
+        shards = list_shards(str(self.input))
+        finished = {} if retries else earlier.finished(shards)
+        plans = [finished.get(shard) or plan_shard(shard) for shard in shards]
+        return earlier, earlier.merged(plans, self.job.input.changed, retries)
 
-    def manifest(self) -> Manifest:
-        about = {"name": "soak", "input": str(self.input), "job": self.job.model_dump(mode="json")}
-        return Manifest(Storage.at(self.output), self.fingerprint, about)
+    def fingerprint(self, corpus: Corpus, earlier: Earlier) -> Fingerprint:
+        return Fingerprint.of(self.job, "0" * 64, []).with_shards(corpus.entries, earlier.format)
 
-    def rows(self) -> int:
-        return sum(map(len, self.prompts.values()))
+    @property
+    def about(self) -> dict[str, Any]:
+        return {"name": "soak", "input": str(self.input), "job": self.job.model_dump(mode="json")}
+
+    def change(self) -> str:
+        """A new shard, a new version of one, or one less; which it was."""
+        name, kind = (
+            self._chance.choice(sorted(self.prompts)),
+            self._chance.choice(["new", "changed", "gone"]),
+        )
+        if kind == "gone" and len(self.prompts) > 1:
+            (self.input / name).unlink()
+            del self.prompts[name]
+            return f"gone {name}"
+        name = name if kind == "changed" else self._name(self._written)
+        # The first rows of all others may be bad ones.
+        prompts = [
+            self._prompt(1000 * (self._written + 1) + row, 0.02 * (row > 0)) for row in range(self._size())
+        ]
+        self._write(name, prompts or [str(1000 * (self._written + 1))])
+        self._written += 1
+        return f"{kind} {name}"
 
     @staticmethod
     def _soften(shards: list[list[str]]) -> None:
@@ -118,8 +148,8 @@ class Case:
             for prompts in shards[:]:
                 prompts[:1] = [str(Sum.of(prompt).number) for prompt in prompts[:1]]
 
-    def _size(self, tiny: bool) -> int:
-        sizes = [0, 1, 2, 7, 15] if tiny else [0, 1, 5, 16, 40, 90]
+    def _size(self) -> int:
+        sizes = [0, 1, 2, 7, 15] if self._tiny else [0, 1, 5, 16, 40, 90]
         return self._chance.choice(sizes) + self._chance.randrange(3)
 
     def _prompt(self, number: int, harm: float) -> str:
@@ -128,10 +158,12 @@ class Case:
         order = "" if order == "ONCE FLAKY" and self.attempts == 1 else order
         return f"{number} {order}".strip()
 
-    def _shard(self, number: int, prompts: list[str]) -> None:
-        names = [name_of(Sum.of(prompt).number) for prompt in prompts]
+    def _name(self, number: int) -> str:
         kind = self._chance.choice([".parquet", ".parquet", ".parquet", ".jsonl"])
-        name = f"{self._chance.choice(['', '', 'deep/er/'])}s{number}{kind}"
+        return f"{self._chance.choice(['', '', 'deep/er/'])}s{number}{kind}"
+
+    def _write(self, name: str, prompts: list[str]) -> None:
+        names = [name_of(Sum.of(prompt).number) for prompt in prompts]
         path = self.input / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".jsonl":
@@ -140,4 +172,9 @@ class Case:
         else:
             table = pa.table([names, prompts], schema=SCHEMA)
             pq.write_table(table, path, row_group_size=self._chance.choice([3, 16, 1000]))
+        # A clock of its own, for a seed to replay.
+        self._clock += 1
+        os.utime(path, (self._clock, self._clock))
         self.prompts[name] = prompts
+        plan = plan_shard(next(shard for shard in list_shards(str(self.input)) if shard.name == name))
+        self.versions[name, source_of(entry_of(plan))] = prompts

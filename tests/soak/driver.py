@@ -9,14 +9,17 @@ import pyarrow as pa
 
 from pipeline.answer.answers import Answers
 from pipeline.errors import JobError, StorageError, WorkersExhausted
+from pipeline.files.storage import Storage
 from pipeline.input.shards import Chunk
 from pipeline.job.assignment import Assignment
 from pipeline.job.beginning import Commit, begin_whole, reopen
 from pipeline.job.run import Run
 from pipeline.job.worker import Identity, Worker
+from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.footer import Footer
 from pipeline.output.manifest import Manifest
 from pipeline.output.records import PROGRESS, RESPONSES
+from pipeline.plan.corpus import Earlier
 from pipeline.pulse import Pulse
 from pipeline.tally import Tally
 from tests.faults.arithmetic import Sum
@@ -41,7 +44,7 @@ class Driver:
         self.process = scene.world.process("driver", f"driver-{number}")
         self.finished = False
         self._seconds = scene.world.random.choice([0.001, 0.05, 0.5])
-        self._manifest = ObservedManifest(self)
+        self.prompts = dict(scene.case.prompts)
         self._cluster: Cluster | None = None
 
     def play(self) -> None:
@@ -61,8 +64,9 @@ class Driver:
 
     def _drive(self) -> None:
         scene, case = self.scene, self.scene.case
-        manifest = self._manifest
-        run = Run(case.job.retry, case.plans, manifest, self._check)
+        earlier, corpus = case.corpus(self.command == "retry")
+        manifest = self._manifest = ObservedManifest(self, case.fingerprint(corpus, earlier), earlier)
+        run = Run(case.job.retry, corpus.plans, manifest, self._check)
         manifest.opening = True
         commit = (begin_whole if self.command == "run" else reopen)(manifest, run)
         manifest.opening = False
@@ -74,7 +78,7 @@ class Driver:
                     f"at the end of {run.rows} rows in {run.shards} shards, "
                     f"{run.done} and {run.shards_done} are done"
                 )
-            manifest.finish(case.plans)
+            manifest.finish(corpus.plans)
         manifest.finished_shards()
         self.finished = True
 
@@ -91,10 +95,11 @@ class Driver:
             raise Stopped("stopped by SIGINT")
 
     def _build(self, process: Process) -> Worker:
-        case, digest = self.scene.case, self.scene.case.fingerprint.digest
+        case, prints = self.scene.case, self._manifest.fingerprint
+        digest, manifest = prints.digest, Manifest(Storage.at(case.output), prints)
         answers = Answers("fake", digest, pa.schema([]))
         responder = Calculator(self.scene, process, answers, self._seconds, self.number)
-        return Worker(case.job, Identity("fake", digest), case.manifest(), responder)
+        return Worker(case.job, Identity("fake", digest), manifest, responder)
 
     def _is_spared(self, assignment: Assignment) -> bool:
         """Whether one more death with blame would condemn a row that does no harm, or end the job."""
@@ -104,7 +109,7 @@ class Driver:
         if not assignment.alone or assignment.weight > 1:
             return False
         chunk = assignment.chunks[0]
-        prompts = case.prompts[chunk.shard][chunk.start : chunk.stop]
+        prompts = self.prompts[chunk.shard][chunk.start : chunk.stop]
         poison = any(Fate.of(prompt, self.process.phase).code == "worker_crashed" for prompt in prompts)
         return not poison and assignment.deaths + 1 >= max(1, case.attempts - 1)
 
@@ -112,11 +117,9 @@ class Driver:
 class ObservedManifest(Manifest):
     """Tells the witness what a driver knows to be done when it has begun. opening: while it begins."""
 
-    def __init__(self, driver: Driver) -> None:
-        case = driver.scene.case
-        plain = case.manifest()
-        super().__init__(plain.output, plain.fingerprint, plain._about)
-        self._driver, self._prompts = driver, case.prompts
+    def __init__(self, driver: Driver, prints: Fingerprint, earlier: Earlier) -> None:
+        super().__init__(earlier.output, prints, driver.scene.case.about, earlier.seen)
+        self._driver, self._prompts = driver, driver.prompts
         self.opening = False
 
     def begin(self) -> bool:
@@ -147,7 +150,8 @@ class ObservedManifest(Manifest):
 
     def footer(self, name: str) -> Footer:
         footer = super().footer(name)
-        if name.startswith(RESPONSES) and footer.retry == self._driver.process.phase:
+        is_known = name.startswith(RESPONSES) and self._is_own_version(footer)
+        if is_known and footer.retry == self._driver.process.phase:
             self._know(self._prompts[footer.shard])
         return footer
 

@@ -16,6 +16,7 @@ from pipeline.input.shards import Chunk, ShardPlan
 from pipeline.job.assignment import Assignment
 from pipeline.job.coordinator import Coordinator
 from pipeline.output.assembly import write_table
+from pipeline.output.commits import Commits
 from pipeline.output.footer import Footer
 from pipeline.output.manifest import Manifest
 
@@ -56,6 +57,9 @@ MUTATIONS: Mapping[str, Callable[[], AbstractContextManager[Any]]] = {
     "what a dead worker left undone counts as done": lambda: patch.object(Coordinator, "lost", _settle_all),
     "done chunks are forgotten at a resume": lambda: patch.object(Coordinator, "add", _add_all),
     "the neighbours of a poison row are condemned": lambda: patch.object(Coordinator, "_suspected", _condemn),
+    "answers to another version of a shard count": lambda: patch.object(
+        Commits, "_is_own_version", lambda *_: True
+    ),
     "overlapping chunks are put together": lambda: patch.object(
         pipeline.output.commits, "cover", lambda chunks: sorted(set(chunks))
     ),

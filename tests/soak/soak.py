@@ -61,6 +61,9 @@ class Soak:
     def _play(self) -> None:
         chance = self._world.random
         self._finish("run")
+        while chance.random() < 0.3:
+            self._change()
+            self._finish("run")
         if chance.random() < 0.2:
             self._finish("run")
         self._retries = chance.choice([0, 0, 1, 1, 2])
@@ -81,11 +84,18 @@ class Soak:
             self._drivers += 1
             if self._drivers > DRIVERS:
                 self._world.broken("the job doesn't end")
+            if self._drivers > 1 and self._retries == 0 and self._world.random.random() < 0.05:
+                self._change()
             driver = Driver(self._scene, command, self._drivers)
             driver.play()
             self._world.sleep(self._world.random.choice([0.0, 0.01, 1.0, 30.0]))
             if driver.finished:
                 return
+
+    def _change(self) -> None:
+        """Somebody changes the input."""
+        self._world.count("change", self._case.change())
+        self._scene.witness.changed()
 
     def _outlive_zombies(self) -> None:
         while any(process.simulated for process in self._world.alive()):

@@ -77,7 +77,7 @@ def assert_kept(outcomes: list[Outcome]) -> None:
 
 def test_these_seeds_bring_every_fault_many_times(outcomes: dict[range, Future[list[Outcome]]]):
     counts = sum((outcome.counts for batch in outcomes.values() for outcome in batch.result()), Counter())
-    faults = [fault.name for fault in fields(Rates)] + ["zombie", "poisoned"]
+    faults = [fault.name for fault in fields(Rates)] + ["zombie", "poisoned", "change"]
     assert {fault: counts[fault] for fault in faults if counts[fault] < OFTEN} == {}
 
 

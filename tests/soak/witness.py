@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -12,6 +13,7 @@ from pipeline.errors import OutputError
 from pipeline.files.storage import Storage
 from pipeline.output.footer import Footer, check_counts, read_footer
 from pipeline.output.records import RECORD, RESPONSES, SUCCESS
+from pipeline.output.sources import source_of
 from tests.soak.case import Case, Fate
 from tests.soak.world import World
 
@@ -24,10 +26,14 @@ class Witness:
     def __init__(self, world: World, case: Case) -> None:
         self._world, self._case = world, case
         self._output = Storage.at(case.output)
-        self._shards = {f"{RESPONSES}/{PurePosixPath(n).with_suffix('.parquet')}": n for n in case.prompts}
+        self._sources = case.sources
         self._seen: dict[str, Footer] = {}
         self._known_done: dict[int, set[str]] = {}
         self._claimed = False
+
+    def changed(self) -> None:
+        """The input has changed: what belongs to the shards that it had may go."""
+        self._sources = self._case.sources
 
     def see(self, operation: str, name: str) -> None:
         """Something about the file `name` has just changed."""
@@ -50,12 +56,15 @@ class Witness:
             self._world.broken(f"{name} is being written under its final name")
         present = self._is_there(name)
         before = self._seen.get(name)
+        outdated = before is not None and (before.shard, before.source) not in self._sources
         if before and not present:
-            self._world.broken(f"{name} went away again")
+            if not outdated:
+                self._world.broken(f"{name} went away again")
+            del self._seen[name]
         if not present:
             return
         footer = self._read(name)
-        if before and footer != before and footer.retry <= before.retry:
+        if before and footer != before and footer.retry <= before.retry and not outdated:
             self._world.broken(f"{name} changed after it had appeared: {before}, now {footer}")
         self._seen[name] = footer
 
@@ -64,7 +73,14 @@ class Witness:
         if self._claimed and not finished and not self._is_there(RECORD):
             self._world.broken(f"neither {SUCCESS} nor {RECORD} is there")
         self._claimed = True
-        if finished and self._shards.keys() - self._seen.keys():
+        if finished:
+            self._look_at_success()
+
+    def _look_at_success(self) -> None:
+        with self._world.aloof():
+            shards = json.loads(self._output.read_bytes(SUCCESS))["record"]["input"]
+        found = {(footer.shard, footer.source) for footer in self._seen.values()}
+        if {(name, source_of(entry)) for name, entry in shards.items()} & self._sources - found:
             self._world.broken(f"{SUCCESS} is there before all shards are")
 
     def _is_there(self, name: str) -> bool:
@@ -91,9 +107,9 @@ class Witness:
             return footer, parquet.read(columns=_COLUMNS, use_threads=False).to_pylist()
 
     def _wrong(self, name: str, footer: Footer, rows: list[dict[str, Any]]) -> str:
-        if name not in self._shards:
+        prompts = self._case.versions.get((footer.shard, footer.source))
+        if prompts is None or name != f"{RESPONSES}/{PurePosixPath(footer.shard).with_suffix('.parquet')}":
             return "belongs to no shard"
-        prompts = self._case.prompts[self._shards[name]]
         if len(rows) != len(prompts):
             return f"has {len(rows)} rows of {len(prompts)}"
         for row, prompt in zip(rows, prompts, strict=True):
