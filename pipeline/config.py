@@ -65,10 +65,17 @@ class InputConfig(_Section):
     """A Parquet, .jsonl or .csv file, a folder or a glob of them, on any fsspec URL.
 
     changed: what becomes of shards that changed or vanished since they were answered. New ones are taken on.
+    skip: other outputs, one or a list; rows whose id has an answer there are skipped.
     """
 
     path: str = Field(min_length=1)
     changed: Changed = "refuse"
+    skip: Annotated[str, Field(min_length=1)] | tuple[Annotated[str, Field(min_length=1)], ...] = ()
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """The outputs of `skip`."""
+        return (self.skip,) if isinstance(self.skip, str) else self.skip
 
 
 class OutputConfig(_Section):

@@ -7,6 +7,9 @@ from typing import Any
 
 from pipeline.failures import NO_FAILURES, Failures
 
+ALREADY_ANSWERED = 208
+"""The status of a row that was skipped, as another output has its answer: HTTP's "already reported"."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tally:
@@ -28,6 +31,11 @@ class Tally:
     errors: Failures = NO_FAILURES
 
     @property
+    def skipped(self) -> int:
+        """The rows that were left to another output, which has answered them."""
+        return self.rows - self.succeeded - self.failed
+
+    @property
     def total_tokens(self) -> int:
         return self.prompt_tokens + self.completion_tokens
 
@@ -42,7 +50,8 @@ class Tally:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, ready for JSON."""
-        return self.numbers | ({"errors": self.errors.to_dict()} if self.errors else {})
+        skipped = {"skipped": self.skipped} if self.skipped else {}
+        return self.numbers | skipped | ({"errors": self.errors.to_dict()} if self.errors else {})
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Tally:

@@ -22,7 +22,7 @@ from pipeline.failures import Failures, Reason
 from pipeline.native.kernels import system_fingerprint
 from pipeline.request.rows import Row
 from pipeline.request.schema import ChatRequest, CompletionRequest, EmbeddingRequest
-from pipeline.tally import Tally
+from pipeline.tally import ALREADY_ANSWERED, Tally
 
 
 class Answers:
@@ -73,6 +73,15 @@ class Answers:
         details = {"code": error.code, "message": error.message, "type": error.type, "param": error.param}
         return self._head(custom_id, attempts) | {"status_code": error.status_code, "error": details}
 
+    def skipped(self, custom_id: str) -> Record:
+        """A row that another output has the answer to."""
+        return {
+            "custom_id": custom_id,
+            "status_code": ALREADY_ANSWERED,
+            "created": int(time.time()),
+            "attempts": 0,
+        }
+
     def table(self, rows: Sequence[Record], kept: pa.Table) -> pa.Table:
         """The rows as a table of `schema`. kept: the rows' input columns to carry along, in order."""
         own = pa.Table.from_pylist([stored(row, self._vectors) for row in rows], schema=self._own)
@@ -114,10 +123,10 @@ def tally(rows: Sequence[Mapping[str, Any]], seconds: float, shard: str = "") ->
 
 def _row_tally(row: Mapping[str, Any]) -> Tally:
     usage = row.get("usage") or usage_columns(Usage(0))
-    failed = row.get("error") is not None
+    failed, skipped = row.get("error") is not None, row.get("status_code") == ALREADY_ANSWERED
     return Tally(
         rows=1,
-        succeeded=int(not failed),
+        succeeded=int(not failed and not skipped),
         failed=int(failed),
         prompt_tokens=usage["prompt_tokens"],
         completion_tokens=usage["completion_tokens"],

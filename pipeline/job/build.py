@@ -42,6 +42,7 @@ from pipeline.native.in_use import kernels_of
 from pipeline.native.kernels import Kernels, system_fingerprint
 from pipeline.native.proof import proven
 from pipeline.native.trial import Trial
+from pipeline.output.answered_ids import AnsweredIds
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
 from pipeline.request.schema import Request
@@ -85,6 +86,7 @@ def build_worker(
     """
     manifest = Manifest(Storage.at(job.output.path), fingerprint)
     parsed = Expected.from_json(fingerprint.parsed) if fingerprint.parsed else None
+    skips = AnsweredIds.of(job.input.skipped)
 
     def worker(loaded: _Loaded, service: GenerativeService | EmbeddingService) -> Worker:
         if loaded.repack is not None:
@@ -93,7 +95,7 @@ def build_worker(
         identity = Identity(loaded.model_id, fingerprint.digest, loaded.kernels.id, parsed)
         elsewhere = board(loaded.kernels.id) if board else None
         responder = responder_for(job, service, identity, elsewhere)
-        return Worker(job, identity, manifest, responder, loaded.notes)
+        return Worker(job, identity, manifest, responder, loaded.notes, skips)
 
     return _built(job, fingerprint.digest, worker, threads=threads, gpus=gpus)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
 
@@ -23,12 +23,19 @@ class UnderWay:
     """A chunk of which not every row is answered yet. `save` may be called from other threads."""
 
     def __init__(
-        self, chunk: Chunk, retry: int, rows: Sequence[Row], responder: Responder, attempts: int
+        self,
+        chunk: Chunk,
+        retry: int,
+        rows: Sequence[Row],
+        responder: Responder,
+        attempts: int,
+        known: Mapping[int, Record] | None = None,
     ) -> None:
-        """retry: the number of the retry that the chunk is part of. attempts: that a row has at most."""
+        """retry: the number of the retry that the chunk is part of. attempts: that a row has at most.
+        known: the answers to rows, by their places, that nothing is computed for."""
         self._chunk, self._retry = chunk, retry
         self._rows, self._responder, self._attempts = rows, responder, attempts
-        self._answers: dict[int, Record] = {}
+        self._answers: dict[int, Record] = dict(known or {})
         self._asked: tuple[Sequence[Row], Sequence[int], int] = ((), (), 0)
         self._saved = 0
         self._over = False
@@ -38,7 +45,7 @@ class UnderWay:
 
         attempt: how often the rows have been tried, this time included. Raises WorkerError.
         """
-        places: Sequence[int] = range(len(self._rows))
+        places: Sequence[int] = [place for place in range(len(self._rows)) if place not in self._answers]
         while places:
             asked = [self._rows[place] for place in places]
             self._asked = asked, places, attempt

@@ -21,6 +21,7 @@ from pipeline.input.shard_reader import ShardReader, row_reader
 from pipeline.input.shards import Chunk, ShardPlan
 from pipeline.job.open_commits import OpenCommits
 from pipeline.job.under_way import UnderWay, Write
+from pipeline.output.answered_ids import AnsweredIds
 from pipeline.output.drafts import Drafts
 from pipeline.output.manifest import Manifest
 from pipeline.pulse import Pulse
@@ -58,8 +59,10 @@ class Worker:
         manifest: Manifest,
         responder: Responder,
         notes: tuple[str, ...] = (),
+        elsewhere: AnsweredIds | None = None,
     ) -> None:
-        """notes: what a person should know of this worker's machine, a line each.
+        """notes: what a person should know of this worker's machine, a line each. elsewhere: the ids that
+        other outputs have answers to; rows of these ids are skipped.
         Raises ConfigError where a kept column would have the name of one of the output's."""
         self.notes = notes
         kept = pa.schema([(name, pa.null()) for name in job.output.kept.values()])
@@ -68,6 +71,7 @@ class Worker:
         self._identity = identity
         self._manifest = manifest
         self._responder = responder
+        self._elsewhere = elsewhere or AnsweredIds()
         self._drafts = Drafts(manifest)
         self._commits = OpenCommits()
         self._under_way: dict[UnderWay, Write] = {}
@@ -85,7 +89,8 @@ class Worker:
         shard = self._open(plan)
         table = shard.reader.read(chunk)
         rows = shard.rows(table, chunk)
-        under_way = UnderWay(chunk, plan.retry, rows, self._responder, self._job.retry.max_attempts)
+        most, known = self._job.retry.max_attempts, self._skipped(rows)
+        under_way = UnderWay(chunk, plan.retry, rows, self._responder, most, known)
         with self._saved(under_way, shard, table):
             answers = self._condemn(rows, attempt) if condemned else under_way.answer(attempt)
             cost = tally(answers, time.monotonic() - began, plan.shard.name)
@@ -153,6 +158,15 @@ class Worker:
                     self._shards.popitem(last=False)
             self._shards.move_to_end(plan.shard.name)
             return shard
+
+    def _skipped(self, rows: Sequence[Row]) -> dict[int, Record]:
+        """What stands for the rows that other outputs have answered, by their places.
+
+        A row without an id of its own has the name of its place, which says nothing of other rows."""
+        answers = _answers(self._job, self._identity, self._responder.kind)
+        known = self._elsewhere.known([row.custom_id for row in rows])
+        found = [place for place, row in enumerate(rows) if row.is_named and known[place]]
+        return {place: answers.skipped(rows[place].custom_id) for place in found}
 
     def _condemn(self, rows: Sequence[Row], attempt: int) -> list[Record]:
         error = RowError(

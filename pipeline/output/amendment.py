@@ -18,7 +18,7 @@ from pipeline.output.assembly import check_table, cover, with_vectors, write_tab
 from pipeline.output.footer import Footer
 from pipeline.output.manifest import Manifest
 from pipeline.output.records import answers_of, response_name
-from pipeline.tally import Tally
+from pipeline.tally import ALREADY_ANSWERED, Tally
 
 _ROWS = 4096
 
@@ -47,7 +47,8 @@ class Amendment:
         """The ranges of rows with an error, in order."""
         with answers_of(self.manifest.output, response_name(plan.shard)) as parquet:
             status = parquet.read(columns=["status_code"], use_threads=False).column(0)
-        bad = np.flatnonzero(np.asarray(pc.not_equal(status, 200)))
+        sound = pc.is_in(status, pa.array([200, ALREADY_ANSWERED], status.type))
+        bad = np.flatnonzero(np.asarray(pc.invert(sound)))
         breaks = [0, *(np.flatnonzero(np.diff(bad) > 1) + 1).tolist(), len(bad)]
         return [
             Chunk(plan.shard.name, int(bad[first]), int(bad[last - 1]) + 1)

@@ -19,6 +19,7 @@ from pipeline.answer.openai_body import to_openai
 from pipeline.answer.vector_forms import with_floats
 from pipeline.errors import ConfigError
 from pipeline.files.storage import Storage
+from pipeline.output.answered_ids import skipped
 from pipeline.output.committed import CommittedRows
 from pipeline.output.records import WORK
 
@@ -58,6 +59,8 @@ def export(
     tell: Tell = lambda lines, rows: None,
 ) -> Exported:
     """Writes one line for each row, in the input's order over the shards in the order of their names.
+
+    Rows that were skipped have none: their answers are in another output.
 
     file: a path, a fsspec URL or "-" for standard output; complete or absent at every moment, but for
     standard output. errors: where failed rows go instead. partial: also for a job that isn't finished,
@@ -134,8 +137,8 @@ def _own(schema: pa.Schema) -> list[str]:
 
 def _numbers(table: pa.Table, which: Which) -> pa.Array:
     """The rows of a table that are asked for, by their place in it."""
-    good = pc.equal(table.column("status_code"), 200)
-    mask = {"all": pc.is_valid(good), "succeeded": good, "failed": pc.invert(good)}[which]
+    good, own = pc.equal(table.column("status_code"), 200), pc.invert(skipped(table))
+    mask = {"all": own, "succeeded": good, "failed": pc.and_(pc.invert(good), own)}[which]
     return pc.indices_nonzero(mask)
 
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import OutputError
 from pipeline.failures import NO_FAILURES, Failures, Reason
-from pipeline.tally import Tally
+from pipeline.tally import ALREADY_ANSWERED, Tally
 
 KEY = b"nightherd"
 _COUNTED = ("status_code", "attempts", "usage")
@@ -42,7 +42,8 @@ class Footer:
     @property
     def kept(self) -> Tally:
         """What a retry leaves of the tally. Failed rows cost nothing but their attempts, which add up."""
-        return replace(self.tally, rows=self.tally.succeeded, failed=0, errors=NO_FAILURES)
+        rows = self.tally.rows - self.tally.failed
+        return replace(self.tally, rows=rows, failed=0, errors=NO_FAILURES)
 
     def to_bytes(self) -> bytes:
         return json.dumps(asdict(self) | {"tally": self.tally.to_dict()}, sort_keys=True).encode()
@@ -88,16 +89,18 @@ def count(table: pa.Table, shard: str = "") -> Tally:
 
     Why rows failed is told where the table has their names and errors."""
     usage = table.column("usage")
-    succeeded = _sum(pc.equal(table.column("status_code"), 200))
+    status = table.column("status_code")
+    succeeded = _sum(pc.equal(status, 200))
+    failed = table.num_rows - succeeded - _sum(pc.equal(status, ALREADY_ANSWERED))
     return Tally(
         rows=table.num_rows,
         succeeded=succeeded,
-        failed=table.num_rows - succeeded,
+        failed=failed,
         prompt_tokens=_sum(pc.struct_field(usage, "prompt_tokens")),
         completion_tokens=_sum(pc.struct_field(usage, "completion_tokens")),
         cached_tokens=_sum(pc.struct_field(usage, ["prompt_tokens_details", "cached_tokens"])),
         attempts=_sum(table.column("attempts")),
-        errors=_failures(table, shard) if succeeded < table.num_rows else NO_FAILURES,
+        errors=_failures(table, shard) if failed else NO_FAILURES,
     )
 
 

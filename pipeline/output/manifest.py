@@ -91,6 +91,9 @@ class Manifest(Commits):
         self._check(begun)
         if has_other_shards(self.fingerprint, begun):
             self._take_on(begun)
+        elif skips := self._skips(begun) - set(begun.get("skip", [])):
+            record = begun | {"skip": sorted({*skips, *begun.get("skip", [])})}
+            self.output.overwrite(RECORD, lambda file: write_record(file, record))
         self.retry = _retry(begun)
         return False
 
@@ -111,7 +114,7 @@ class Manifest(Commits):
             self._check(finished)
             self._whole()
             self.retry = _retry(finished) + 1
-            record = self._record() | {"retry": self.retry, "before": finished["totals"]}
+            record = self._record(finished) | {"retry": self.retry, "before": finished["totals"]}
             self._reopen(record | _carried(finished, *_CARRIED, "forecast"))
             return self.retry
         if not begun or not _retry(begun):
@@ -133,7 +136,7 @@ class Manifest(Commits):
                 f"output {self.output.url}: another command has just changed which shards it has: run this "
                 "one again"
             )
-        mine = self._record() | _carried(record, *_CARRIED)
+        mine = self._record(record) | _carried(record, *_CARRIED)
         if not self._recorded(SUCCESS):
             mine |= {"retry": _retry(record)} | _carried(record, "before")
         self.output.remove(FORECAST)
@@ -189,7 +192,7 @@ class Manifest(Commits):
             done["kernels"] = kernels
         if forecast := self._recorded(FORECAST) or begun.get("forecast"):
             done["forecast"] = forecast
-        self._write(SUCCESS, self._record() | done)
+        self._write(SUCCESS, self._record(begun) | done)
 
     def _runs(self, begun: Mapping[str, Any], tallies: Mapping[str, Tally], now: float) -> list[Run]:
         shards, runs, before = self.fingerprint.shards, begun.get("runs", []), begun.get("before")
@@ -222,7 +225,12 @@ class Manifest(Commits):
         names = sorted(rows.keys() | has.keys())
         return [f"{n} ({has.get(n)} of {rows.get(n)} rows)" for n in names if has.get(n) != rows.get(n)]
 
-    def _record(self) -> dict[str, Any]:
+    def _skips(self, earlier: Mapping[str, Any]) -> set[str]:
+        """The outputs by which rows were skipped, in this run or in earlier ones."""
+        job = self._about.get("job") or {}
+        return {*(job.get("input") or {}).get("skip", []), *earlier.get("skip", [])}
+
+    def _record(self, earlier: Mapping[str, Any] | None = None) -> dict[str, Any]:
         prints = self.fingerprint
         facts: dict[str, Any] = {
             "fingerprint": prints.digest,
@@ -231,6 +239,8 @@ class Manifest(Commits):
         }
         # The records of format 1 don't say so.
         facts |= {} if prints.format == 1 else {"format": prints.format}
+        if skips := self._skips(earlier or {}):
+            facts["skip"] = sorted(skips)
         return facts | {
             "model_sha256": self.fingerprint.record.get("model", {}).get("sha256"),
             "about": self._about,

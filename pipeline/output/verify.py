@@ -17,6 +17,7 @@ from pipeline.files.storage import Storage
 from pipeline.input.parquet import footer_digest, parquet_file, row_batches
 from pipeline.input.shard_reader import ShardReader, row_reader
 from pipeline.input.shards import Shard, ShardPlan, chunks, list_shards, plan_shard
+from pipeline.output.answered_ids import AnsweredIds, skipped
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.footer import Footer, check_counts, read_footer
 from pipeline.output.records import (
@@ -29,9 +30,10 @@ from pipeline.output.records import (
     response_name,
 )
 from pipeline.request.rows import records
-from pipeline.tally import Tally
+from pipeline.tally import ALREADY_ANSWERED, Tally
 
 _BATCH = 256
+_NAMES = 8192
 _NAMED = 5
 
 
@@ -76,6 +78,8 @@ class _Verification:
         with self._noting(SUCCESS):
             self._check_totals(tallies)
             self._check_input(deep)
+            if skipped := [name for name, tally in tallies.items() if tally.skipped]:
+                self._check_skipped(skipped, deep)
         return self.report
 
     def _check_record(self) -> None:
@@ -182,6 +186,27 @@ class _Verification:
         if deep:
             self._compare_names(plan)
 
+    def _check_skipped(self, shards: list[str], deep: bool) -> None:
+        """Rows may have been left to other outputs. deep: each of them must have its answer in one."""
+        urls = self.success.get("skip", [])
+        if not urls:
+            raise OutputError(f"names no output that rows were left to, but rows of {shards[0]} were skipped")
+        if not deep:
+            return
+        answered = AnsweredIds.of(urls)
+        for name in shards:
+            with self._noting(response_name(name)):
+                self._check_elsewhere(name, answered, urls)
+
+    def _check_elsewhere(self, shard: str, answered: AnsweredIds, urls: list[str]) -> None:
+        with self.output.open_input(response_name(shard)) as file:
+            for batch in row_batches(parquet_file(file), _NAMES, ["custom_id", "status_code"]):
+                table = pa.Table.from_batches([batch])
+                names = table.filter(skipped(table)).column("custom_id").to_pylist()
+                for name, known in zip(names, answered.known(names), strict=True):
+                    if not known:
+                        raise OutputError(f"{name!r} was skipped, but has no answer in {', '.join(urls)}")
+
     def _compare_names(self, plan: ShardPlan) -> None:
         with self.output.open_input(response_name(plan.shard)) as file:
             answered = _names(parquet_file(file))
@@ -231,7 +256,7 @@ def _check_rows(batch: pa.RecordBatch) -> None:
     table = pa.Table.from_batches([batch])
     if table.column("custom_id").null_count:
         raise OutputError(f"{table.column('custom_id').null_count} rows have no custom_id")
-    good = pc.equal(table.column("status_code"), 200)
+    good = pc.is_in(table.column("status_code"), pa.array([200, ALREADY_ANSWERED], pa.int16()))
     if not pc.all(pc.equal(good, pc.is_null(table.column("error")))).as_py() and table.num_rows:
         raise OutputError("a row has an error and status 200, or neither")
 
@@ -244,5 +269,5 @@ def _agree(record: Mapping[str, Any], tally: Tally) -> bool:
 
 
 def _names(parquet: pq.ParquetFile) -> Iterator[str]:
-    for batch in parquet.iter_batches(batch_size=8192, columns=["custom_id"], use_threads=False):
+    for batch in parquet.iter_batches(batch_size=_NAMES, columns=["custom_id"], use_threads=False):
         yield from batch.column(0).to_pylist()

@@ -16,6 +16,7 @@ from pipeline.input.shards import ShardPlan, list_input
 from pipeline.job.actors.ray_cluster import RayCluster
 from pipeline.job.worker import check_input
 from pipeline.model.models import LocalModel, fetch_model
+from pipeline.output.committed import CommittedRows
 from pipeline.output.fingerprint import Fingerprint
 from pipeline.output.manifest import Manifest
 from pipeline.plan.corpus import Corpus, Earlier
@@ -56,6 +57,7 @@ def opened(
     listing = list_input(job.input.path, job.output.path)
     if listing.note:
         tell(listing.note)
+    _check_skipped(job)
     fetched = model or fetch_model(job.model)
     earlier = Earlier.at(Storage.at(job.output.path))
     with RayCluster(job.cluster) as cluster:
@@ -77,12 +79,26 @@ def opened(
 def anchored(job: JobConfig) -> JobConfig:
     """The job with its local paths made absolute: workers start in folders of their own."""
 
-    def path(section: str) -> dict[str, object]:
-        value = getattr(job, section).path
-        absolute = value if "://" in value or "::" in value else str(Path(value).expanduser().absolute())
-        return {section: getattr(job, section).model_copy(update={"path": absolute})}
+    def path(section: str, **others: object) -> dict[str, object]:
+        absolute = _absolute(getattr(job, section).path)
+        return {section: getattr(job, section).model_copy(update={"path": absolute, **others})}
 
-    return job.model_copy(update=path("model") | path("input") | path("output"))
+    skip = tuple(map(_absolute, job.input.skipped))
+    return job.model_copy(update=path("model") | path("input", skip=skip) | path("output"))
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path or "::" in path else str(Path(path).expanduser().absolute())
+
+
+def _check_skipped(job: JobConfig) -> None:
+    """Raises ConfigError or OutputError where `input.skip` names what has no answers of others."""
+    for url in job.input.skipped:
+        if Storage.at(url).address() == Storage.at(job.output.path).address():
+            raise ConfigError(
+                f"input.skip: {url} is the job's own output: what it has isn't done again anyway"
+            )
+        CommittedRows.at(url)
 
 
 def _check(job: JobConfig, plans: list[ShardPlan]) -> None:

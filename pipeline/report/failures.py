@@ -32,7 +32,7 @@ class Failures:
         self._found: dict[str, Reservoir[Failure]] = {}
 
     def add(self, batch: RowBatch) -> None:
-        failed = np.flatnonzero(~batch.answered)
+        failed = np.flatnonzero(batch.failed)
         if not len(failed):
             return
         rows = batch.table.select(["custom_id", "error"]).take(failed).to_pylist()

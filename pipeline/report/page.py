@@ -135,6 +135,8 @@ def _tiles(tally: Tally, recorded: Tally, rows: int) -> list[dict[str, str]]:
         (_short(tally.completion_tokens), "tokens out", ""),
         (f"{share:.0%}", "of tokens in from the cache", ""),
     ]
+    if tally.skipped:
+        found.append((f"{tally.skipped:,}", "rows left to another output's answers", ""))
     if recorded.reused:
         found.append((f"{recorded.reused:,}", "rows equal to an earlier one", ""))
     if recorded.seconds:

@@ -55,6 +55,11 @@ class RowBatch:
         return np.asarray(pc.fill_null(pc.equal(self.column("status_code"), 200), False))
 
     @cached_property
+    def failed(self) -> NDArray[np.bool_]:
+        """Rows with an error; others without an answer were skipped."""
+        return np.asarray(pc.is_valid(self.column("error")))
+
+    @cached_property
     def prompt_tokens(self) -> NDArray[np.int64]:
         return self._whole(self._usage("prompt_tokens"))
 

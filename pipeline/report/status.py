@@ -68,6 +68,7 @@ class Status:
             f"{self.tally.failed:,} rows with an error; {self.tally.prompt_tokens:,} prompt tokens "
             f"({self.tally.cached_tokens:,} cached), {self.tally.completion_tokens:,} completion tokens",
             *[f"  {line}" for line in self.tally.errors.lines()],
+            *([f"{self.tally.skipped:,} rows skipped (input.skip)"] if self.tally.skipped else []),
         ]
         if self.state == "running" and self.pace:
             lines.append(self.pace)

@@ -34,10 +34,16 @@ class _OneRun:
             f"tokens: {totals.prompt_tokens:,} in ({totals.cached_tokens:,} cached), "
             f"{totals.completion_tokens:,} out",
             *([self.unread] if self.unread else []),
+            *self._skipped(),
             *self._reused(),
             *[f"  {line}" for line in totals.errors.lines()],
             self._speed(),
         ]
+
+    def _skipped(self) -> list[str]:
+        rows = self.totals.skipped
+        were = "row was" if rows == 1 else "rows were"
+        return [f"{rows:,} {were} skipped: another output has the answer (input.skip)"] if rows else []
 
     def _reused(self) -> list[str]:
         if not self.totals.reused:

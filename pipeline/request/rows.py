@@ -55,10 +55,14 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row's name, and its request or what is wrong with it."""
+    """A row's name, and its request or what is wrong with it.
+
+    is_named: whether the name is its own, rather than that of its place.
+    """
 
     custom_id: str
     request: Request | RowError
+    is_named: bool = False
 
 
 class RowReader:
@@ -99,17 +103,19 @@ class RowReader:
 
         number: the row's number in the shard. duplicate: an earlier row has the same custom_id.
         """
-        name = f"{self._shard}:{number}"
+        name, own = f"{self._shard}:{number}", None
         try:
             folders = {column: record[column] for column in self._of_folders}
             record = self._open({column: record[column] for column in record if column not in folders})
-            name = _own_name(record) or name
+            own = _own_name(record)
+            name = own or name
             if duplicate:
                 reason = f"custom_id {short(name)} is used more than once in this shard"
                 raise RowError("invalid_request", reason, "custom_id")
-            return Row(name, self._request({**folders, **record} if folders else record))
+            request = self._request({**folders, **record} if folders else record)
+            return Row(name, request, own is not None)
         except RowError as error:
-            return Row(name, error)
+            return Row(name, error, own is not None)
 
     def _open(self, record: Record) -> Record:
         for name, value in record.items():

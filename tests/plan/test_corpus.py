@@ -57,6 +57,8 @@ class Echo(Mortal):
         return [self.echo(row) for row in rows]
 
     def echo(self, row: Row) -> dict[str, Any]:
+        if isinstance(row.request, RowError):
+            return self.answers.error(row.custom_id, row.request, 1)
         assert isinstance(row.request, CompletionRequest)
         if len(self.prompts) >= self.fatal:
             raise Killed
