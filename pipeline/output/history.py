@@ -22,7 +22,8 @@ def number_of(runs: Sequence[Run]) -> int:
 
 def shown(run: Run) -> str:
     """A run in a line."""
-    what = f"retry {run['retry']} answered" if "retry" in run else f"added {run['shards']:,} shards with"
+    shards = f"{run['shards']:,} shard{'' if run['shards'] == 1 else 's'}"
+    what = f"retry {run['retry']} answered" if "retry" in run else f"added {shards} with"
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(run["finished"]))
     return f"{when}, {what} {run['rows']:,} rows; {run['total_tokens']:,} tokens"
 

@@ -139,7 +139,9 @@ class Manifest(Commits):
         mine = self._record(record) | _carried(record, *_CARRIED)
         if not self._recorded(SUCCESS):
             mine |= {"retry": _retry(record)} | _carried(record, "before")
+        # They are of other shards.
         self.output.remove(FORECAST)
+        self.output.remove(PROGRESS)
         self._reopen(mine)
         self._remove_outdated()
 

@@ -205,7 +205,7 @@ def test_success_tells_what_each_run_added(world: World) -> None:
     assert first["finished"] < second["finished"] <= world.success["finished"]
     assert world.success["shards"] == {"a.parquet": 6, "b.jsonl": 3, "c.parquet": 5}
     shown = str(status(str(world.out)))
-    assert "run 1: " in shown and "added 1 shards with 5 rows; 35 tokens" in shown
+    assert "run 1: " in shown and "added 1 shard with 5 rows; 35 tokens" in shown
     usage = pq.read_table(world.out / "usage.parquet").to_pylist()
     assert {row["shard"]: row["rows"] for row in usage} == world.success["shards"]
 
