@@ -19,9 +19,10 @@ from pipeline.serve.batches.batch_job import Engine
 from pipeline.serve.batches.batch_store import BatchStore, Place
 from pipeline.serve.batches.file_store import FileStore
 from pipeline.serve.batches.ids import BATCH, FILE, new_id
+from pipeline.serve.batches.keeper import Keeper
 from pipeline.serve.batches.work import Work
 from tests.serve.batching import CHATS, JOB, chats, jsonl, line
-from tests.serve.live import generative
+from tests.serve.live import generative, until
 
 STEPS = ("_put", "remove", "remove_tree")
 
@@ -56,7 +57,7 @@ def dying(monkeypatch: pytest.MonkeyPatch, at: int, before: bool) -> Iterator[Ca
 
 
 class Case:
-    def __init__(self, folder: Path, ending: Outcome | None) -> None:
+    def __init__(self, folder: Path, ending: Outcome | None, *, created: bool = True) -> None:
         model = FakeModel(max_sequences=9, context=4096, cells=16384)
         self.service = generative(model, Generating(model, slots=4))
         self.store = BatchStore(Storage.at(str(folder)))
@@ -64,9 +65,11 @@ class Case:
         self.files = FileStore.of(self.store.data, "ann")
         content = jsonl([*chats(5), line("hot", temperature=9)])
         file = self.files.add(new_id(FILE, 1), "f", "batch", lambda f: f.write(content) and None, at=1)
-        asked = BatchRequest(new_id(BATCH, 1), "ann", CHATS, file.id, "24h", 1, 2**40)
-        self.store.create(asked)
-        self.place: Place = self.store.place("ann", asked.id)
+        self.asked = BatchRequest(new_id(BATCH, 1), "ann", CHATS, file.id, "24h", 1, 2**40)
+        self.place: Place = self.store.place("ann", self.asked.id)
+        if not created:
+            return
+        self.store.create(self.asked)
         if ending:
             self.store.validate(self.place, 6, "org/fake")
             self.store.end(self.place, ending)
@@ -108,3 +111,30 @@ def test_a_process_may_die_at_any_step(tmp_path, monkeypatch, ending, before):
         if not died:
             break
     assert at > (5 if ending else 10)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_creation_that_is_cut_off_leaves_nothing(tmp_path, monkeypatch, before):
+    for at in itertools.count():
+        case = Case(tmp_path / str(at), None, created=False)
+        died = False
+        with dying(monkeypatch, at, before):
+            try:
+                case.store.create(case.asked)
+            except Dead:
+                died = True
+        created = case.store.find("ann", case.asked.id) is not None
+        keeper = Keeper(case.store, case.work)
+        keeper.start()
+        try:
+            # It was begun long ago, by its id.
+            until(lambda case=case: case.store.open() == [], 20)
+        finally:
+            keeper.close()
+            case.service.close()
+        assert (case.store.find("ann", case.asked.id) is not None) == created
+        assert not created or case.body()["status"] == "completed"
+        assert not list((tmp_path / str(at)).rglob("input.jsonl"))
+        if not died:
+            break
+    assert at == 3

@@ -11,6 +11,7 @@ import openai
 import pytest
 
 from pipeline.config import ServeConfig
+from pipeline.errors import ConfigError
 from pipeline.serve.batches.keeper import OF_ONE_OWNER
 from pipeline.serve.door import Door
 from pipeline.serve.keys import Keys
@@ -243,6 +244,12 @@ def test_the_input_may_have_blank_lines_and_windows_ends(ai):
     batch = ended(ai, submitted(ai, content).id)
     assert batch.status == "completed", json.dumps(batch.model_dump())
     assert results(ai, batch.output_file_id).keys() == {"row-0", "row-1"}
+
+
+def test_a_folder_of_another_version_is_refused(tmp_path):
+    (tmp_path / "nightherd.json").write_text('{"layout": 99}')
+    with pytest.raises(ConfigError, match="another version"), batching(tmp_path):
+        pass
 
 
 def test_a_batch_of_embeddings(tmp_path):

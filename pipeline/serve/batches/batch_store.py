@@ -91,7 +91,7 @@ class BatchStore:
         )
         if request is None:
             return None
-        done = Tally() if finished else self._done(place)
+        done = self._done(place) if validated and not finished else Tally()
         return Batch(BatchRequest(**request), validated, ending, finished, done)
 
     def page(self, owner: str, *, limit: int, after: str | None = None, order: Order = "desc") -> Page[Batch]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from pipeline.errors import ConfigError
 from pipeline.files.storage import Storage
 from pipeline.serve.batches import marks
 from pipeline.serve.batches.batch_job import Engine
@@ -14,6 +15,9 @@ from pipeline.serve.batches.file_store import FileStore
 from pipeline.serve.batches.keeper import Keeper
 from pipeline.serve.batches.upload import MOST_BYTES
 from pipeline.serve.batches.work import Count, Work
+
+LAYOUT = 1
+"""Of the folder. A change of it needs another number."""
 
 
 class Office:
@@ -34,8 +38,10 @@ class Office:
 
     def open(self, engine: Engine, count: Count = lambda owner, tally: None) -> None:
         """From now on, batches are worked on, those that others have left first. count: as in `Work`.
-        Raises StorageError where nothing can be written."""
-        marks.put(self.data, "nightherd.json", {"layout": 1})
+        Raises StorageError where nothing can be written, ConfigError where others have written."""
+        marks.put(self.data, "nightherd.json", {"layout": LAYOUT})
+        if (marks.read(self.data, "nightherd.json") or {}).get("layout") != LAYOUT:
+            raise ConfigError(f"--data {self.data.url}: another version of nightherd has written it")
         self.data.sweep()
         self._keeper = Keeper(self.store, Work(self.store, engine, count))
         self._keeper.start()
