@@ -42,9 +42,10 @@ def test_a_file_without_keys_is_refused(tmp_path: Path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-def test_a_model_is_served_until_a_signal_and_a_stream_is_finished(number):
+def test_a_model_is_served_until_a_signal_and_a_stream_is_finished(number, tmp_path: Path):
     """The command as a user gives it, with the real model."""
     command = [sys.executable, "-m", "pipeline.cli", "serve", "--model", MODEL, "--port", "0", "--slots", "2"]
+    command += ["--data", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ}) as process:
         try:
             assert process.stdout

@@ -120,7 +120,7 @@ class Keeper:
             renewed = hold.lease.renewed(now)
             hold.lease = renewed or hold.lease
             hold.renew_at = time.monotonic() + lease.SECONDS / 3
-            if not renewed:
+            if not renewed and not hold.stop.is_set():
                 _log.warning("batch %s was taken over by another process", hold.place.id)
                 hold.stop.set()
         if now >= hold.expires_at and not self._store.ending(hold.place):
