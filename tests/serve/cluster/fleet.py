@@ -53,7 +53,7 @@ class Fleet:
             sample.labels["replica"]: sample.value
             for family in found
             for sample in family.samples
-            if sample.labels["route"].endswith("/chat/completions")
+            if sample.name.endswith("_total") and sample.labels["route"].endswith("/chat/completions")
         }
 
     def answers(self) -> bool:
