@@ -70,6 +70,11 @@ def deploy(plan: Plan) -> None:
     )
 
 
+def take_away() -> None:
+    """Returns at once; replicas end when what they answer has ended, or after `serve.grace`."""
+    serve.delete(NAME, _blocking=False)
+
+
 def _how_many(config: ServeConfig) -> dict[str, Any]:
     wanted = config.replicas
     if isinstance(wanted, int):

@@ -11,6 +11,7 @@ import ray
 from ray.exceptions import RayError
 
 from pipeline.errors import ConfigError, JobError
+from pipeline.serve.cluster.within import within
 
 Digests = Mapping[bytes, str]
 _NAME, _NAMESPACE = "board", "nightherd-serve"
@@ -93,4 +94,6 @@ class Board:
         ray.get(self._actor.fail.remote(failure), timeout=_SOON)
 
     def take_down(self) -> None:
-        ray.kill(self._actor)
+        """In a moment; it ends with the command in any case."""
+        with suppress(RayError, TimeoutError):
+            within(_SOON, lambda: ray.kill(self._actor))

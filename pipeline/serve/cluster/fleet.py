@@ -6,10 +6,9 @@ import logging
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
-from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
@@ -24,6 +23,7 @@ from pipeline.job.actors.staff import NO_GPU, usable
 from pipeline.serve.cluster import application
 from pipeline.serve.cluster.board import Board, Presented
 from pipeline.serve.cluster.replica import BuildOn, Plan, build_in_slot
+from pipeline.serve.cluster.within import within
 from pipeline.serve.hello import hello
 from pipeline.serve.keys import Keys
 from pipeline.serve.serving import LAST_SECONDS, Address, listening
@@ -33,6 +33,9 @@ LOOK_EVERY = 0.5
 """Seconds between looks at what Serve says until all replicas answer, and for keys that have changed."""
 WATCH_EVERY = 2.0
 """The same from then on."""
+ANSWER_SECONDS = 20.0
+"""Serve's controller has so long to answer."""
+UNANSWERED = (RayError, RayServeException, TimeoutError)
 _WHO, _CURE = "the service", "start the service again"
 _BAD_START = "replicas died again and again while they started"
 
@@ -117,7 +120,8 @@ def _started(address: Address, cluster: RayCluster) -> Iterator[Address]:
         yield taken
     finally:
         if not cluster.local:  # Else it ends with the cluster.
-            application.end_serve()
+            with suppress(*UNANSWERED):
+                within(ANSWER_SECONDS, application.end_serve)
 
 
 class _Fleet:
@@ -137,6 +141,7 @@ class _Fleet:
         self._digests = keys.digests if keys else None
         self._patience = Patience(job.cluster.patience, SAID_AFTER, who=_WHO, cure=_CURE)
         self._seen: ApplicationStatusOverview | None = None
+        self._presented: Presented | None = None
         self._running = 0
 
     def await_all(self, address: Address) -> Presented | None:
@@ -144,11 +149,9 @@ class _Fleet:
         while not self._told_to_stop:
             self._look()
             seen = self._seen
-            if seen and seen.status == ApplicationStatus.RUNNING and _answers(address):
-                presented, _ = self._board.state()
-                if presented:
-                    self._running = application.running(seen)
-                    return presented
+            if self._presented and seen and seen.status == ApplicationStatus.RUNNING and _answers(address):
+                self._running = application.running(seen)
+                return self._presented
             time.sleep(LOOK_EVERY)
         return None
 
@@ -157,23 +160,25 @@ class _Fleet:
         looked = time.monotonic()
         while not self._told_to_stop:
             time.sleep(LOOK_EVERY)
-            self._bring_keys()
             if time.monotonic() - looked >= WATCH_EVERY:
                 self._look()
+                self._bring_keys()
                 self._say_how_many()
                 looked = time.monotonic()
 
     def drain(self) -> None:
         """New requests are refused; open ones have `serve.grace` seconds, or until the second signal."""
         try:
-            serve.delete(application.NAME, _blocking=False)
+            within(ANSWER_SECONDS, application.take_away)
             end = time.monotonic() + self._job.serve.grace + 2 * LAST_SECONDS
-            while application.overview() and time.monotonic() < end and self._cluster.stop.signals < 2:
+            while time.monotonic() < end and self._cluster.stop.signals < 2:
+                if within(ANSWER_SECONDS, application.overview) is None:
+                    break
                 time.sleep(LOOK_EVERY / 2)
             # Proxies have to write what they were given last.
             time.sleep(LOOK_EVERY)
-        except (RayError, RayServeException, TimeoutError) as error:
-            self._advise(f"the service could not be drained: {error}")
+        except UNANSWERED as error:
+            self._advise(f"the service could not be drained: {error or type(error).__name__}")
 
     @property
     def _told_to_stop(self) -> bool:
@@ -184,9 +189,9 @@ class _Fleet:
         if news := self._lookout.news():
             self._advise(news)
         try:
-            self._seen = application.overview()
+            self._seen = within(ANSWER_SECONDS, application.overview)
             trouble = self._trouble()
-        except (RayError, RayServeException, TimeoutError) as error:
+        except UNANSWERED as error:
             trouble = f"Ray Serve's controller doesn't answer ({type(error).__name__})"
         if note := self._patience.heed(trouble):
             self._advise(note)
@@ -194,9 +199,9 @@ class _Fleet:
     def _trouble(self) -> str:
         """Why no replica answers; "" where one does. Raises JobError where none ever will."""
         seen = self._seen
+        self._presented, failure = self._board.state()
         if seen and application.running(seen):
             return ""
-        _, failure = self._board.state()
         if failure:
             raise failure
         if seen and (reason := application.failed(seen)):
@@ -211,9 +216,10 @@ class _Fleet:
 
     def _bring_keys(self) -> None:
         """To the replicas, where the file has changed."""
-        if self._keys and self._keys.digests != self._digests:
-            self._digests = self._keys.digests
-            self._board.set_digests(self._digests)
+        if self._keys and (digests := self._keys.digests) != self._digests:
+            with suppress(*UNANSWERED):  # Else the next time.
+                self._board.set_digests(digests)
+                self._digests = digests
 
 
 def _answers(address: Address) -> bool:

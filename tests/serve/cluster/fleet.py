@@ -103,8 +103,8 @@ class Stream:
 
 
 @contextmanager
-def fleet(*settings: str, keys: Path | None = None, data: Path | None = None) -> Iterator[Fleet]:
-    with command(*settings, keys=keys, data=data) as (process, said):
+def fleet(*settings: str, **options: Any) -> Iterator[Fleet]:
+    with command(*settings, **options) as (process, said):
         assert process.stdout
         line = process.stdout.readline()
         assert line.startswith("serving org/fake at http://127.0.0.1:"), "".join(said)
@@ -113,12 +113,14 @@ def fleet(*settings: str, keys: Path | None = None, data: Path | None = None) ->
 
 @contextmanager
 def command(
-    *settings: str, keys: Path | None = None, data: Path | None = None
+    *settings: str, keys: Path | None = None, data: Path | None = None, address: str = "local"
 ) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
-    """The command, and its lines on stderr; killed at the end, with all that it has started."""
+    """The command, and its lines on stderr; killed at the end, with all that it has started.
+
+    address: of a Ray cluster; "local" for one of its own."""
     said: list[str] = []
     words = [sys.executable, "-m", "tests.serve.cluster.command", str(keys or "-"), str(data or "-")]
-    environment = {**os.environ, "RAY_ADDRESS": "local"}
+    environment = {**os.environ, "RAY_ADDRESS": address}
     with subprocess.Popen(
         [*words, *settings], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -12,6 +13,7 @@ import openai
 import psutil
 import pytest
 
+from tests.faults.machines import Machines
 from tests.serve.cluster.fleet import Fleet, Stream, command, fleet
 from tests.serve.live import until
 
@@ -182,6 +184,25 @@ def test_a_batch_is_worked_on_by_the_replicas_and_goes_on_where_one_dies(tmp_pat
         answers = [json.loads(line) for line in ai.files.content(done.output_file_id).text.splitlines()]
         names = [sorted(line["custom_id"] for line in found) for found in (answers, lines)]
         assert names[0] == names[1]
+
+
+@pytest.mark.slow
+def test_on_a_cluster_the_service_outlives_its_command_and_the_next_one_takes_its_place():
+    with closing(Machines((), num_cpus=2)) as machines:
+        with fleet("serve.replicas=2", address=machines.address) as first:
+            with command("serve.replicas=1", address=machines.address) as (second, said):
+                assert second.wait(LONG) == 2
+                until(lambda: said)
+                assert "runs on this Ray cluster already" in said[0]
+            assert first.answers()
+            first.process.kill()
+            first.process.wait()
+            assert first.answers()
+        with fleet("serve.replicas=1", address=machines.address) as second_fleet:
+            assert second_fleet.answers() and not first.answers()
+            second_fleet.process.send_signal(signal.SIGTERM)
+            assert second_fleet.process.wait(LONG) == 0
+            assert not second_fleet.answers()
 
 
 def _runs(process: psutil.Process) -> bool:
