@@ -24,11 +24,12 @@ STEP_SECONDS = 0.01
 
 
 def build(job: JobConfig, slot: Slot) -> Service:
-    """A model that is called "missing" can't be loaded; one called "broken" breaks at the first request."""
+    """A model that is called "missing" can't be loaded; a file that is called "broken" breaks at once."""
     if job.model.path == "missing":
         raise ModelError("missing: no such file")
     model = FakeModel(max_sequences=9, context=4096, cells=16384, seconds=STEP_SECONDS)
-    if Path(job.model.path).exists():
+    path = Path(job.model.path)
+    if path.name == "broken" and path.exists():
         model.fails = lambda batch: 1 / 0
     return generative(model, Engine(model, slots=4))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import closing
@@ -166,19 +167,30 @@ def test_a_batch_is_worked_on_by_the_replicas_and_goes_on_where_one_dies(tmp_pat
             "custom_id": f"row {n}",
             "method": "POST",
             "url": "/v1/chat/completions",
-            "body": {"messages": [{"role": "user", "content": f"{n}"}], "max_tokens": 20},
+            "body": {"messages": [{"role": "user", "content": f"{n}"}], "max_tokens": 100},
         }
         for n in range(200)
     ]
-    with fleet("serve.replicas=2", data=tmp_path) as made, made.client() as ai:
+    model = tmp_path / "model.gguf"
+    model.write_bytes(b"GGUF" + bytes(100))  # Its hash is asked for.
+    settings = ("serve.replicas=2", f"model.path={model}")
+    with fleet(*settings, data=tmp_path / "data") as made, made.client() as ai:
         content = "\n".join(map(json.dumps, lines)).encode()
         file = ai.files.create(file=("rows.jsonl", content), purpose="batch")
         batch = ai.batches.create(
             input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
         )
-        until(lambda: ai.batches.retrieve(batch.id).status == "in_progress", LONG)
-        made.kill("ServeReplica")
-        until(lambda: ai.batches.retrieve(batch.id).status == "completed", LONG)
+
+        def state() -> str:
+            found = ai.batches.retrieve(batch.id)
+            assert found.status in ("validating", "in_progress", "finalizing", "completed"), found
+            return found.status
+
+        until(lambda: state() == "in_progress", LONG)
+        for pid in made.pids("ServeReplica"):  # One of them has it.
+            os.kill(pid, signal.SIGKILL)
+        made.wait_until_it_answers()
+        until(lambda: state() == "completed", LONG)
         done = ai.batches.retrieve(batch.id)
         assert done.output_file_id and done.request_counts and done.request_counts.completed == 200
         answers = [json.loads(line) for line in ai.files.content(done.output_file_id).text.splitlines()]
