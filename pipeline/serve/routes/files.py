@@ -40,6 +40,13 @@ _FORM = {
     }
 }
 
+_CONTENT: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "As it was uploaded or written",
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
 
 def files_router(office: Office) -> APIRouter:
     router = APIRouter()
@@ -67,7 +74,7 @@ def files_router(office: Office) -> APIRouter:
     def retrieve(request: Request, id: str) -> dict[str, Any]:
         return _found(office, request, id).body
 
-    @router.get("/files/{id}/content")
+    @router.get("/files/{id}/content", response_class=StreamingResponse, responses=_CONTENT)
     def content(request: Request, id: str) -> Response:
         file = _found(office, request, id)
         try:
