@@ -91,13 +91,13 @@ class Connection:
             self.close()
 
     async def _headers(self, reader: asyncio.StreamReader, status: bytes) -> dict[str, str]:
-        if b" 200 " not in status:
-            said = await asyncio.wait_for(reader.read(2000), 5)
-            raise SystemExit(f"{self._host}:{self._port} answered {status.decode().strip()}: {said.decode()}")
         headers = {}
         while (line := (await reader.readline()).decode().strip()) != "":
             name, _, value = line.partition(":")
             headers[name.lower()] = value.strip().lower()
+        if b" 200 " not in status:
+            said = await reader.readexactly(int(headers.get("content-length", 0)))
+            raise SystemExit(f"{self._host}:{self._port} answered {status.decode().strip()}: {said.decode()}")
         return headers
 
     def close(self) -> None:
