@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -119,3 +121,40 @@ def test_where_ray_can_not_be_started_the_job_says_so(monkeypatch: pytest.Monkey
     monkeypatch.setattr("ray.init", init)
     with RayCluster(ClusterConfig()) as cluster, pytest.raises(ClusterLost, match="timed out during startup"):
         cluster.join()
+
+
+class Here:
+    """Chores done in this process, and the cluster that they are done on."""
+
+    cpus = 2
+
+    def __init__(self, function: Any = None, **options: Any) -> None:
+        self._function, self._tasks = function, list[Any]()
+        self.stop = SimpleNamespace(check=lambda: None)
+
+    def join(self) -> Any:
+        return SimpleNamespace(news=lambda: None)
+
+    @property
+    def idle(self) -> bool:
+        return not self._tasks
+
+    def put(self, task: Any) -> None:
+        self._tasks.append(task)
+
+    def done(self, timeout: float) -> list[Any]:
+        return [self._function(self._tasks.pop())]  # the last one first: tasks end in any order
+
+
+@pytest.mark.parametrize("piece", [300, 5000, 64 << 20])
+def test_tasks_scan_every_part_of_every_text_in_any_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
+    shards = shards_in(tmp_path / "in")
+    monkeypatch.setattr("pipeline.input.pieces.PIECE", piece)
+    monkeypatch.setattr(planned, "PIECE", piece)
+    monkeypatch.setattr(planned, "SCANNED_HERE", 0)
+    monkeypatch.setattr(planned, "Chores", Here)
+    plans = plan_all(shards, cast(RayCluster, Here()), {}, lambda line: None)
+    assert plans == [plan_shard(shard) for shard in shards]
+    assert [plan.rows for plan in plans if plan.shard.is_text] == [0, 100, 200, 300, 400]
