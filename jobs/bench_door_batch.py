@@ -13,6 +13,7 @@ from bench_door_contenders import Contender, quantile
 from bench_tasks import Body, make_task
 
 POLL_SECONDS = 0.2
+ALONE_SECONDS = 20.0
 START_SECONDS = 60.0
 _FINAL = ("completed", "failed", "expired", "cancelled")
 
@@ -20,23 +21,24 @@ _FINAL = ("completed", "failed", "expired", "cancelled")
 def batch_figures(door: Contender, rows: int, chats: int) -> dict[str, Any]:
     """Seconds, which it also prints. rows: of the batch, more than are answered while the chats are asked."""
     service = _Service(door)
+    _chats(door, 1, 0)  # The instruction that all share.
     idle = _chats(door, chats, 1)
     batch = service.start([*make_task("generation", rows, 1000).bodies])
-    service.await_progress(batch)
+    service.await_work(batch)
     busy = _chats(door, chats, 2)
-    still = service.ask("GET", f"/v1/batches/{batch}")
-    if still["status"] != "in_progress":
-        raise SystemExit(f"the batch was {still['status']} before the chats were: give it more --batch-rows")
-    before = _done(still), time.perf_counter()
-    time.sleep(20)
-    after = _done(service.ask("GET", f"/v1/batches/{batch}")), time.perf_counter()
+    before = service.tokens(), time.perf_counter()
+    time.sleep(ALONE_SECONDS)
+    after = service.tokens(), time.perf_counter()
+    still = service.ask("GET", f"/v1/batches/{batch}")["status"]
+    if still != "in_progress":
+        raise SystemExit(f"the batch was {still} before the end: give it more --batch-rows")
     service.ask("POST", f"/v1/batches/{batch}/cancel")
     figures = {
         "first_idle_p50": quantile(idle, 0.5),
         "first_idle_p95": quantile(idle, 0.95),
         "first_beside_p50": quantile(busy, 0.5),
         "first_beside_p95": quantile(busy, 0.95),
-        "batch_rows_per_second_alone": (after[0] - before[0]) / (after[1] - before[1]),
+        "batch_tokens_per_second_alone": (after[0] - before[0]) / (after[1] - before[1]),
     }
     for name, value in figures.items():
         print(f"{name}: {value:.3f}")
@@ -49,10 +51,6 @@ def _chats(door: Contender, chats: int, part: int) -> list[float]:
     bodies = make_task("labeling", chats, 2000 + part).bodies
     answers: list[Answer] = ask_all(door.address, "/v1/chat/completions", bodies, 1, stream=True)
     return [answer.first for answer in answers if answer.each]
-
-
-def _done(batch: dict[str, Any]) -> int:
-    return int(batch["request_counts"]["completed"])
 
 
 class _Service:
@@ -69,13 +67,23 @@ class _Service:
         made = {"input_file_id": file, "endpoint": "/v1/completions", "completion_window": "24h"}
         return str(self.ask("POST", "/v1/batches", made)["id"])
 
-    def await_progress(self, batch: str) -> None:
-        """Returns when its first rows are answered."""
+    def await_work(self, batch: str) -> None:
+        """Returns when some of the batch is being answered."""
         end = time.monotonic() + START_SECONDS
-        while _done(found := self.ask("GET", f"/v1/batches/{batch}")) == 0:
+        while self._metric("vllm:num_requests_running") == 0:
+            found = self.ask("GET", f"/v1/batches/{batch}")
             if found["status"] in _FINAL or time.monotonic() > end:
                 raise SystemExit(f"the batch is {found['status']}: {found.get('errors')}")
             time.sleep(POLL_SECONDS)
+
+    def tokens(self) -> float:
+        """That the engine has generated."""
+        return self._metric("vllm:generation_tokens_total")
+
+    def _metric(self, name: str) -> float:
+        with urllib.request.urlopen(f"{self._url}/metrics", timeout=60) as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(name + "{"))
 
     def ask(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         data = json.dumps(body).encode() if body is not None else None
