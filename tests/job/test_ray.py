@@ -23,7 +23,7 @@ from pipeline.engine.sequence import Generation
 from pipeline.errors import ConfigError, ModelError, OutputError, StorageError, WorkersExhausted
 from pipeline.failures import Failures, Reason
 from pipeline.files.storage import Storage
-from pipeline.input.shards import Chunk, ShardPlan, list_shards, plan_shard
+from pipeline.input.shards import Chunk, ShardPlan, plan_shard
 from pipeline.job.actors.cluster import Slot
 from pipeline.job.actors.interrupts import Interrupted
 from pipeline.job.actors.metrics import Metric, Recorder
@@ -40,7 +40,7 @@ from pipeline.plan.checked import Checked
 from pipeline.plan.estimate import Estimate
 from pipeline.plan.held import held_at
 from pipeline.plan.kept_plans import keep_plans
-from pipeline.plan.opened import manifest_of, opened
+from pipeline.plan.opened import opened
 from pipeline.plan.try_out import TryOut
 from pipeline.pulse import Pulse
 from pipeline.report.status import status
@@ -240,10 +240,10 @@ def test_failed_rows_are_answered_again_in_place(case, tmp_path):
 def test_a_retry_that_stopped_goes_on_with_the_same_command_as_the_job(case, tmp_path):
     case.shard("s", ["row", f"KILL UNLESS {tmp_path / 'calm'}"])
     job = case.job(cluster={"actors": 1}, retry={"max_attempts": 1})
-    manifest = manifest_of(job, MODEL, [plan_shard(shard) for shard in list_shards(job.input.path)])
     assert run_job(job, Echoes, MODEL).totals.failed == 1
     (tmp_path / "calm").touch()
-    manifest.reopen()
+    with opened(job, MODEL, retries=True) as work:
+        work.manifest.reopen()
     assert run_job(job, Echoes, MODEL).totals.failed == 0
     assert verify(str(case.output), deep=True).problems == []
 
@@ -266,7 +266,7 @@ def test_a_try_out_is_kept_by_the_job_and_refused_when_that_is_finished(case):
     state = status(str(case.output))
     assert (state.state, state.rows_done, state.rows_total) == ("stopped", 10, 40)
     assert case.run().rows == 30
-    with pytest.raises(OutputError, match="the job is finished, and every row has its answer"):
+    with pytest.raises(OutputError, match="the job is finished, and each row that it had is answered"):
         try_job(case.job(), TryOut(10), Echoes, MODEL)
     assert verify(str(case.output), deep=True).problems == []
 
