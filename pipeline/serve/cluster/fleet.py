@@ -18,7 +18,7 @@ from pipeline.errors import ConfigError, JobError
 from pipeline.job.actors.cluster import Slot, check_room, share_out
 from pipeline.job.actors.lookout import Lookout
 from pipeline.job.actors.patience import Patience
-from pipeline.job.actors.ray_cluster import SAID_AFTER, RayCluster
+from pipeline.job.actors.ray_cluster import RayCluster
 from pipeline.job.actors.staff import NO_GPU, usable
 from pipeline.serve.cluster import application
 from pipeline.serve.cluster.board import Board, Presented
@@ -33,6 +33,8 @@ LOOK_EVERY = 0.5
 """Seconds between looks at what Serve says until all replicas answer, and for keys that have changed."""
 WATCH_EVERY = 2.0
 """The same from then on."""
+START_SECONDS = 60.0
+"""Replicas are given so long before it is said that none is ready."""
 ANSWER_SECONDS = 20.0
 """Serve's controller has so long to answer."""
 UNANSWERED = (RayError, RayServeException, TimeoutError)
@@ -139,7 +141,7 @@ class _Fleet:
         self._job, self._cluster, self._lookout = job, cluster, lookout
         self._board, self._keys, self._advise = board, keys, advise
         self._digests = keys.digests if keys else None
-        self._patience = Patience(job.cluster.patience, SAID_AFTER, who=_WHO, cure=_CURE)
+        self._patience = Patience(job.cluster.patience, START_SECONDS, who=_WHO, cure=_CURE)
         self._seen: ApplicationStatusOverview | None = None
         self._presented: Presented | None = None
         self._running = 0

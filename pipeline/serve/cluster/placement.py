@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+import threading
+from collections import Counter, OrderedDict
 from collections.abc import Collection, Sequence
 from hashlib import blake2b
 from weakref import WeakSet
@@ -20,11 +21,15 @@ _all: WeakSet[Placement] = WeakSet()
 class Placement:
     """What each replica has seen, and how much it has to do, as far as one proxy knows.
 
-    Replicas are named by Serve's unique ids. Not safe for several threads."""
+    Replicas are named by Serve's unique ids. What a replica has to do is what it was sent from here, what it
+    is about to be sent, and what it has from elsewhere by its own word. Safe for several threads."""
 
     def __init__(self) -> None:
         self._seen: OrderedDict[str, tuple[str, ...]] = OrderedDict()
-        self._load: dict[str, int] = {}
+        self._sent: dict[str, int] = {}
+        self._promised: Counter[str] = Counter()
+        self._elsewhere: dict[str, int] = {}
+        self._lock = threading.Lock()
         self._turn = 0
         _all.add(self)
 
@@ -39,36 +44,53 @@ class Placement:
         best = self._kept(ranked, beginnings)
         return [best, *(name for name in ranked if name != best)] if best else ranked
 
+    def promised(self, replica: str) -> None:
+        """It is about to be sent a request: until `settled`, that counts, too."""
+        with self._lock:
+            self._promised[replica] += 1
+
+    def settled(self, replica: str) -> None:
+        with self._lock:
+            self._promised[replica] -= 1
+
     def sent(self, replica: str) -> None:
-        self.told(replica, self.load(replica) + 1)
+        self._add(replica, 1)
 
     def done(self, replica: str) -> None:
-        self.told(replica, max(0, self.load(replica) - 1))
+        self._add(replica, -1)
 
     def told(self, replica: str, load: int) -> None:
-        """The replica's own word for how many requests it has."""
-        if replica in self._load:
-            self._load[replica] = load
+        """The replica's own word for how many requests it has. What is on its way to it is not in it."""
+        with self._lock:
+            if replica in self._sent:
+                self._elsewhere[replica] = max(0, load - self._sent[replica])
+
+    def _add(self, replica: str, count: int) -> None:
+        with self._lock:
+            if replica in self._sent:
+                self._sent[replica] = max(0, self._sent[replica] + count)
 
     def saw(self, replica: str, beginnings: Sequence[str]) -> None:
         """The replica has taken a request that begins so."""
         for hashed in beginnings:
-            others = (name for name in self._seen.pop(hashed, ()) if name != replica and name in self._load)
+            others = (name for name in self._seen.pop(hashed, ()) if name != replica and name in self._sent)
             self._seen[hashed] = (replica, *others)
         while len(self._seen) > MOST_KNOWN:
             self._seen.popitem(last=False)
 
     def keep(self, replicas: Collection[str]) -> None:
         """There are no others any more."""
-        self._load = {name: self._load.get(name, 0) for name in replicas}
+        with self._lock:
+            self._sent = {name: self._sent.get(name, 0) for name in replicas}
+            self._elsewhere = {name: self._elsewhere.get(name, 0) for name in replicas}
 
     @property
     def replicas(self) -> list[str]:
         """That there are now. From any thread."""
-        return list(self._load)
+        return list(self._sent)
 
     def load(self, replica: str) -> int:
-        return self._load.get(replica, 0)
+        return self._sent.get(replica, 0) + self._promised[replica] + self._elsewhere.get(replica, 0)
 
     def _kept(self, ranked: Sequence[str], beginnings: Sequence[str]) -> str | None:
         """The one that has most of the beginning; of several, the one with the least to do."""

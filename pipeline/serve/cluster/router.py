@@ -6,6 +6,7 @@ its beginning into one. Serve copies this module by value: what a process has on
 
 from __future__ import annotations
 
+from asyncio import Future
 from typing import Any
 
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
@@ -19,6 +20,7 @@ class BeginningRouter(RequestRouter):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._placement = Placement()
+        self._promised: dict[Future[Any], str] = {}
         super().__init__(*args, **kwargs)
 
     async def choose_replicas(
@@ -32,7 +34,24 @@ class BeginningRouter(RequestRouter):
         by_name = {replica.replica_id.unique_id: replica for replica in candidate_replicas}
         if wish.replica in by_name:
             return [[by_name[wish.replica]]]
-        return [[by_name[name]] for name in self._placement.order(by_name, wish.beginnings)]
+        if pending_request is None:
+            return [[by_name[name]] for name in self._placement.order(by_name, wish.beginnings)]
+        self._withdraw(pending_request.future)
+        order = self._placement.order(by_name, wish.beginnings)
+        if order:
+            self._promise(pending_request.future, order[0])
+        return [[by_name[name]] for name in order]
+
+    def _promise(self, chosen: Future[Any], name: str) -> None:
+        """Requests that come at once would all find the same replica idle. chosen: done when the request is
+        sent, or its client has gone."""
+        self._promised[chosen] = name
+        self._placement.promised(name)
+        chosen.add_done_callback(self._withdraw)
+
+    def _withdraw(self, chosen: Future[Any]) -> None:
+        if name := self._promised.pop(chosen, None):
+            self._placement.settled(name)
 
     def update_replicas(self, replicas: list[RunningReplica]) -> None:
         super().update_replicas(replicas)
@@ -50,8 +69,8 @@ class BeginningRouter(RequestRouter):
         super().on_new_queue_len_info(replica_id, num_ongoing_requests)
         self._placement.told(replica_id.unique_id, num_ongoing_requests)
 
-    def decrement_queue_len_cache(self, replica_id: ReplicaID) -> None:
-        super().decrement_queue_len_cache(replica_id)
+    def on_request_completed(self, replica_id: ReplicaID, internal_request_id: str) -> None:
+        super().on_request_completed(replica_id, internal_request_id)
         self._placement.done(replica_id.unique_id)
 
     def on_request_routed(

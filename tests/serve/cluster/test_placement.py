@@ -105,6 +105,23 @@ def test_what_has_nothing_to_go_by_goes_round_and_proxies_do_alike_with_the_rest
     assert firsts[0] == firsts[1] and set(firsts[0]) == {"a", "b", "c"}
 
 
+def test_what_is_on_its_way_counts_and_so_does_what_others_have_sent():
+    placement = Placement()
+    placement.keep("ab")
+    placement.promised("a")
+    assert placement.order("ab", [])[0] == "b"
+    placement.settled("a")
+    for _ in range(3):
+        placement.sent("a")
+    placement.told("a", 1)  # Two have not arrived yet.
+    assert placement.load("a") == 3
+    placement.told("b", 5)  # From another proxy.
+    assert placement.order("ab", [])[0] == "a"
+    for _ in range(4):
+        placement.done("a")
+    assert placement.load("a") == 0
+
+
 def test_a_replica_that_is_gone_is_forgotten():
     placement = Placement()
     placement.keep(["a", "b"])
