@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Container
 from functools import partial
 from itertools import groupby
 
@@ -14,6 +15,7 @@ from pipeline.engine.blocks import BLOCK, SHORTEST_TURN, TURN_HEADER, AttentionC
 from pipeline.engine.engine import Engine
 from pipeline.engine.fakes.fake import EOS, FakeModel, FakeVocabulary
 from pipeline.engine.model import Batch
+from pipeline.engine.priority import Priority
 from pipeline.engine.sampling.sampling import SamplingParams, new_sampler
 from pipeline.engine.sequence import Sequence
 from pipeline.engine.text import TextStream
@@ -80,14 +82,19 @@ def check_part(part: list[tuple[int, int, int]]) -> None:
         assert total % 4 == 0 and total != 4
 
 
-def run(prompts: list[list[int]], order: list[int], slots: int, preempt: int) -> list[tuple[object, ...]]:
-    """For each prompt: its text, and the kind of call that each of its tokens was computed in."""
+def run(
+    prompts: list[list[int]], order: list[int], slots: int, preempt: int, urgent: Container[int] = ()
+) -> list[tuple[object, ...]]:
+    """For each prompt: its text, and the kind of call that each of its tokens was computed in.
+
+    urgent: the prompts of which somebody reads the answer along."""
     model = WatchedModel(split=True, max_sequences=slots, context=512, batch_size=256, max_outputs=128)
     kinds = model.watch()
-    engine = Engine(model, slots=slots, step_tokens=128, reproducible=True)
+    engine = Engine(model, slots=slots, step_tokens=256, stream_tokens=64, reproducible=True)
     found: dict[int, tuple[object, ...]] = {}
     for at in order:
         row = new_row(prompts[at], at)
+        row.priority = Priority.INTERACTIVE if at in urgent else Priority.BATCH
         row.on_finish = lambda outcome, row=row, at=at: found.__setitem__(
             at, (outcome.text, tuple(kinds[row.slot][: len(row.beginning)]))
         )
@@ -124,12 +131,15 @@ def new_row(prompt: list[int], at: int) -> Sequence:
     slots=st.integers(1, 13),
     preempt=st.integers(3, 50),
     random=st.randoms(use_true_random=False),
+    urgent=st.sets(st.integers(0, 9)),
 )
-def test_a_token_is_computed_in_the_same_kind_of_call_in_every_schedule(prompts, slots, preempt, random):
+def test_a_token_is_computed_in_the_same_kind_of_call_in_every_schedule(
+    prompts, slots, preempt, random, urgent
+):
     order = list(range(len(prompts)))
     plain = run(prompts, order, 1, 1000)
     random.shuffle(order)
-    assert run(prompts, order, slots, preempt) == plain
+    assert run(prompts, order, slots, preempt, urgent) == plain
 
 
 COSTS = st.builds(AttentionCost, st.floats(0, 0.02), st.floats(0, 0.002))
