@@ -11,14 +11,14 @@ from typing import Any
 BLOCK = 256
 """Characters of a prompt for each hash: some 64 tokens, fewer are hardly worth a detour."""
 MOST_BLOCKS = 32
-_FIRST = ("tools", "response_format", "chat_template_kwargs", "system")
+_FIRST = ("system", "tools", "response_format", "chat_template_kwargs", "system")
 """Fields that chat templates write in front of the messages."""
 
 
 def beginnings(body: bytes) -> list[str]:
     """A hash for each whole block of the request's prompt, the first block first; each covers all before it.
 
-    None for a body that is no request: the replica that gets it says what is wrong."""
+    Empty for a body that is no request: the replica that gets it says what is wrong."""
     try:
         request = json.loads(body)
     except (ValueError, RecursionError):

@@ -37,6 +37,7 @@ def test_prompts_that_begin_alike_share_their_first_hashes():
 def test_what_stands_before_the_messages_counts():
     tools = [{"type": "function", "function": {"name": "f" * BLOCK}}]
     assert shared(chat("a"), chat("a", tools=tools)) == 0
+    assert shared(chat("a"), chat("a", system="You are kind. " * BLOCK)) == 0  # Of Anthropic's messages.
     assert shared(chat("a"), chat("a", temperature=1, max_tokens=3)) == len(chat("a"))
 
 
