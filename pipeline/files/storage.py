@@ -121,7 +121,9 @@ class Storage:
 
         def read() -> bytes:
             path = self._fresh(name)
-            data = read_local(path, start, stop) if self.local else self.fs.cat_file(path, start, stop)
+            data = (
+                read_local(path, start, stop) if self.local else self.fs.cat_file(path, start=start, end=stop)
+            )
             if len(data) != stop - start:
                 raise OSError(f"{len(data)} bytes came of {stop - start} from byte {start} on")
             return bytes(data)

@@ -26,7 +26,7 @@ def running() -> Iterator[S3Server]:
         patch.setattr(s3fs.S3FileSystem, "retries", 1)
         patch.setattr(moto.s3.models, "S3_UPLOAD_PART_MIN_SIZE", 1000)
         s3fs.S3FileSystem.clear_instance_cache()
-        s3fs.S3FileSystem().mkdir("bucket")
+        s3fs.S3FileSystem().makedirs("bucket", exist_ok=True)
         yield server
         s3fs.S3FileSystem.clear_instance_cache()
 

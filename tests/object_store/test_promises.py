@@ -73,6 +73,16 @@ def test_what_is_read_by_its_place_comes_in_ranges(storage: Storage, server: S3S
         assert parquet.read() == table
 
 
+def test_a_part_of_a_file_is_one_request(storage: Storage, server: S3Server) -> None:
+    put(storage, "x", bytes(range(200)))
+    for start, stop in ((0, 200), (0, 1), (7, 90), (199, 200)):
+        server.requests.clear()
+        assert storage.read_range("x", start, stop) == bytes(range(start, stop))
+        assert [request.method for request in server.requests] == ["GET"]
+    with pytest.raises(StorageError):
+        storage.read_range("x", 150, 201)
+
+
 def test_the_first_to_publish_wins(storage: Storage, server: S3Server) -> None:
     assert put(storage, "x", b"first")
     assert not put(storage, "x", b"second")
