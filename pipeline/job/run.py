@@ -161,6 +161,7 @@ class Run:
                 screen.say(self.ended)
                 pool.end()
                 self._gather()
+                screen.show(self, pulse, len(pool.ready))
                 return
             for event in pool.events(timeout=0.2):
                 self._to_assemble += self._whole(self._take(event))
