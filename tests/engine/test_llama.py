@@ -160,7 +160,7 @@ def test_each_greedy_token_is_the_arg_max_of_a_plain_evaluation(gguf, reproducib
         assert (distance == 0).mean() > 0.7
 
 
-@pytest.mark.parametrize("weights", ["gguf", "k_quants"])
+@pytest.mark.parametrize("weights", [pytest.param("gguf", marks=pytest.mark.slow), "k_quants"])
 def test_logits_are_equal_to_the_bit_however_blocks_are_cut_and_filled_up(request, weights):
     file, draw = request.getfixturevalue(weights), random.Random(3)
     tokens = [draw.randrange(50, 40_000) for _ in range(158)]
@@ -174,7 +174,7 @@ def test_logits_are_equal_to_the_bit_however_blocks_are_cut_and_filled_up(reques
 
 @pytest.mark.parametrize(
     ("weights", "temperature"),
-    [("gguf", 0.8), ("k_quants", 0.0), pytest.param("gguf", 0.0, marks=pytest.mark.slow)],
+    [("k_quants", 0.0), *(pytest.param("gguf", each, marks=pytest.mark.slow) for each in (0.0, 0.8))],
 )
 def test_reproducible_rows_are_the_same_under_every_schedule(request, weights, temperature):
     gguf = request.getfixturevalue(weights)

@@ -104,6 +104,7 @@ def native_threads() -> int:
     return len(list(Path("/proc/self/task").iterdir())) - threading.active_count()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in /proc")
 def test_a_worker_has_one_openmp_team(tmp_path, monkeypatch):
     # Two models are compared, a third is loaded and used: with two threads, one belongs to the team alone.

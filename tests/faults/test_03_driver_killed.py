@@ -32,6 +32,7 @@ from tests.faults.truth import assert_whole, data
 FAR = 10**6
 
 
+@pytest.mark.slow
 def test_a_process_killed_before_any_change_to_the_output_loses_nothing_that_was_committed(tmp_path):
     changes, log = tmp_path / "changes", tmp_path / "log"
     assert ended(work_until, tmp_path / "undisturbed", log, FAR, changes) == 0

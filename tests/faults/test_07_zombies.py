@@ -34,6 +34,7 @@ from tests.faults.truth import assert_whole
 ROUNDS = 100
 
 
+@pytest.mark.slow
 def test_of_two_processes_that_commit_the_same_rows_at_once_one_wins_100_times_of_100(tmp_path):
     output, context = tmp_path / "out", processes()
     manifest = manifest_of_race(output, ROUNDS)

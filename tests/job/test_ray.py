@@ -223,6 +223,7 @@ def test_a_job_in_which_every_row_kills_is_given_up(case, monkeypatch):
         case.run(cluster={"actors": 1}, retry={"max_attempts": 2})
 
 
+@pytest.mark.slow
 def test_failed_rows_are_answered_again_in_place(case, tmp_path):
     case.shard("s", [*(f"row {i}" for i in range(98)), f"KILL UNLESS {tmp_path / 'calm'}", "KILL"])
     case.shard("sound", ["row"])

@@ -30,6 +30,7 @@ Q4_0, Q8_0 = 2, 8
 FAST = fast_types({"AVX2"})
 
 
+@pytest.mark.slow
 def test_the_copy_is_fast_and_says_nearly_the_same(tmp_path: Path) -> None:
     model = LocalModel(MODEL, "ab" * 32, MODEL.stat().st_size)
     copy = repacked(model, Requantiser(threads=1), FAST, tmp_path)
