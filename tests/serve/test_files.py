@@ -124,6 +124,7 @@ def test_a_file_that_is_too_large_is_refused(tmp_path):
             assert refused.value.status_code == 413
 
         def parts():
+            yield b'--y\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
             yield b"x" * 500_000
 
         form = {"content-type": "multipart/form-data; boundary=y"}

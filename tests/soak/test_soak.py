@@ -21,7 +21,7 @@ from tests.soak.soak import Outcome, soak
 from tests.soak.weather import Rates
 
 SEEDS = 200
-QUICK_SEEDS = 80
+QUICK_SEEDS = 60
 BATCH = 20
 BATCHES = [range(first, first + BATCH) for first in range(0, SEEDS, BATCH)]
 QUICK = [batch for batch in BATCHES if batch.stop <= QUICK_SEEDS]
